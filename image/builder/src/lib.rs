@@ -1,0 +1,1 @@
+//! Builds components, releases and images.

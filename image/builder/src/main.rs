@@ -1,0 +1,3 @@
+//! The command behind `image/build` and `image/boot`.
+
+fn main() {}

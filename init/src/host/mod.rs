@@ -1,0 +1,2 @@
+//! The only door to files, network, processes, clock and randomness.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the shell that effects live in")]

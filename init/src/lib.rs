@@ -1,0 +1,8 @@
+//! kubeboot: a machine becomes a Kubernetes node by itself.
+//!
+//! Reading order and invariants: `docs/architecture.md`.
+
+pub mod commands;
+pub mod exit;
+pub mod host;
+pub mod paths;

@@ -1,0 +1,5 @@
+//! The `kubeboot` command. Everything it does is in the library.
+
+fn main() -> std::process::ExitCode {
+    kubeboot::commands::main()
+}

@@ -1,0 +1,60 @@
+//! Every path that kubeboot reads or writes on a machine, in one place.
+//!
+//! Constants are absolute; `host::Root` joins them below another root in tests.
+
+/// What survives: kubeboot's own state, mode 0700.
+pub const STATE: &str = "/var/lib/kubeboot";
+/// Who the cluster is: id, founding record, public halves only. JSON. Written before etcd starts, never again.
+pub const CLUSTER: &str = "/var/lib/kubeboot/cluster.json";
+/// The cluster's identity key (Ed25519, PKCS#8 PEM), mode 0600.
+pub const IDENTITY_KEY: &str = "/var/lib/kubeboot/identity.key";
+/// A seed that the founder made itself, mode 0600, kept only until it was shown and the node was Ready once.
+pub const SEED: &str = "/var/lib/kubeboot/seed";
+/// The settings as first applied, with origins, mode 0600. JSON.
+pub const FROZEN: &str = "/var/lib/kubeboot/settings.json";
+/// Who the node is: name, address, machine-id, pinned at first boot. JSON.
+pub const NODE: &str = "/var/lib/kubeboot/node.json";
+/// Made by the initrd at first boot.
+pub const MACHINE_ID: &str = "/var/lib/kubeboot/machine-id";
+/// Slots, tries and verdicts. JSON.
+pub const SLOTS: &str = "/var/lib/kubeboot/slots.json";
+/// Releases on `/var`, content-addressed: `<sha256 of the file>.release`.
+pub const RELEASES: &str = "/var/lib/kubeboot/releases";
+/// Boot counter, the one thing that a finished machine writes at each boot.
+pub const BOOTS: &str = "/var/lib/kubeboot/boots";
+/// Bound over /etc/kubernetes at boot.
+pub const KUBERNETES_STATE: &str = "/var/lib/kubeboot/kubernetes";
+/// kubeadm's directory.
+pub const KUBERNETES: &str = "/etc/kubernetes";
+/// kubeadm's certificates and keys.
+pub const PKI: &str = "/etc/kubernetes/pki";
+/// tmpfs, rendered at each boot.
+pub const MANIFESTS: &str = "/etc/kubernetes/manifests";
+/// etcd's data.
+pub const ETCD_DATA: &str = "/var/lib/etcd";
+/// The kubelet's root directory.
+pub const KUBELET: &str = "/var/lib/kubelet";
+
+/// The factory release, baked into the image.
+pub const FACTORY: &str = "/usr/lib/kubeboot/factory.release";
+/// Lowest-priority settings, baked into the image.
+pub const BAKED: &str = "/usr/lib/kubeboot/kubeboot.toml";
+/// Public keys that may sign releases, one minisign key a line.
+pub const RELEASE_KEYS: &str = "/usr/lib/kubeboot/release-keys";
+/// What the OS image says of itself: version, compatibility. TOML.
+pub const OS_RELEASE: &str = "/usr/lib/kubeboot/os.toml";
+
+/// What goes at power-off; mode 0755.
+pub const RUN: &str = "/run/kubeboot";
+/// The seat: the release in use, mounted read-only.
+pub const SEAT: &str = "/run/kubeboot/slot";
+/// Which release sits there and why. JSON.
+pub const SEAT_FACTS: &str = "/run/kubeboot/seat.json";
+/// Configuration of the node's services (containerd, kubelet, kube-proxy, flannel, CNI), made at each boot.
+pub const RENDERED: &str = "/run/kubeboot/config";
+/// Every event of this boot, one JSON object a line: steps, phases, health.
+pub const EVENTS: &str = "/run/kubeboot/events.jsonl";
+/// The last error that the console showed, for `status` and `systemctl status`.
+pub const LAST_ERROR: &str = "/run/kubeboot/error.json";
+/// Health as last observed. JSON.
+pub const HEALTH: &str = "/run/kubeboot/health.json";

@@ -1,0 +1,3 @@
+//! The command behind `qemu-tests/run`.
+
+fn main() {}
