@@ -7,3 +7,4 @@ pub mod exit;
 pub mod host;
 pub mod paths;
 pub mod settings;
+pub mod timeline;

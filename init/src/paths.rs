@@ -58,3 +58,5 @@ pub const EVENTS: &str = "/run/kubeboot/events.jsonl";
 pub const LAST_ERROR: &str = "/run/kubeboot/error.json";
 /// Health as last observed. JSON.
 pub const HEALTH: &str = "/run/kubeboot/health.json";
+/// Name of the serial device that gets every event too, such as `ttyS1`; missing when there is none.
+pub const REPORT_DEVICE: &str = "/run/kubeboot/report-device";

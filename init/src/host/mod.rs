@@ -1,2 +1,7 @@
 //! The only door to files, network, processes, clock and randomness.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the shell that effects live in")]
+
+pub mod clock;
+pub mod report;
+pub mod root;
+pub mod wait;
