@@ -7,4 +7,5 @@ pub mod exit;
 pub mod host;
 pub mod paths;
 pub mod settings;
+pub mod slots;
 pub mod timeline;

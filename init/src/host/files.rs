@@ -1,0 +1,127 @@
+//! Files that must survive a power cut: whole and old, or whole and new, never between.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Replaces `path` by `contents`: a temporary file in the same directory with `mode` from its creation, fsync, rename,
+/// fsync of the directory.
+///
+/// # Errors
+/// Those of the steps; the old file is then still there, and the temporary one is removed.
+pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = temporary_beside(path)?;
+    let result = write_new(&temporary, contents, mode).and_then(|()| std::fs::rename(&temporary, path));
+    if result.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    result?;
+    sync_parent(path)
+}
+
+/// Like [`write_atomic`], but leaves a file alone that already has these contents and this mode. True when it wrote.
+///
+/// # Errors
+/// As [`write_atomic`]; and those of reading the file that is there.
+pub fn ensure(path: &Path, contents: &[u8], mode: u32) -> io::Result<bool> {
+    let same = match std::fs::metadata(path) {
+        Ok(found) if found.len() == contents.len() as u64 && found.permissions().mode() & 0o7777 == mode => {
+            std::fs::read(path)? == contents
+        }
+        Ok(_) => false,
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        Err(error) => return Err(error),
+    };
+    if !same {
+        write_atomic(path, contents, mode)?;
+    }
+    Ok(!same)
+}
+
+/// The contents of a file, or none when it does not exist.
+///
+/// # Errors
+/// Every other reason not to read it.
+pub fn read_optional(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(contents) => Ok(Some(contents)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a file and makes that last. A file that is not there is no error.
+///
+/// # Errors
+/// Those of unlink and of the directory's fsync.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the entries of `path`'s directory last.
+///
+/// # Errors
+/// A directory that can't be opened or synced.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// `.NAME.kubeboot-new` beside the file: one name, so that a torn attempt is overwritten by the next, never collected.
+fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "expected a file's path"))?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(".kubeboot-new");
+    Ok(path.with_file_name(hidden))
+}
+
+fn write_new(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    // The process's umask may have taken bits away; it can't have added any.
+    file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+    file.write_all(contents)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_replaces_contents_and_mode_and_leaves_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(folder.path().join(".key.kubeboot-new"), "torn").unwrap();
+        write_atomic(&path, b"one", 0o644).unwrap();
+        write_atomic(&path, b"two", 0o600).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn ensure_writes_only_what_differs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        assert!(ensure(&path, b"a", 0o644).unwrap());
+        assert!(!ensure(&path, b"a", 0o644).unwrap());
+        assert!(ensure(&path, b"b", 0o644).unwrap());
+        assert!(ensure(&path, b"b", 0o600).unwrap());
+    }
+
+    #[test]
+    fn a_missing_file_is_none_and_a_directory_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read_optional(&folder.path().join("none")).unwrap().is_none());
+        assert!(read_optional(folder.path()).is_err());
+    }
+}
