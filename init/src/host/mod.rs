@@ -3,6 +3,9 @@
 
 pub mod clock;
 pub mod files;
+pub mod mounts;
+pub mod process;
 pub mod report;
 pub mod root;
+pub mod systemd;
 pub mod wait;
