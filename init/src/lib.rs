@@ -5,6 +5,7 @@
 pub mod certificates;
 pub mod commands;
 pub mod exit;
+pub mod facts;
 pub mod host;
 pub mod paths;
 pub mod settings;
