@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Replaces `path` by `contents`: a temporary file in the same directory with `mode` from its creation, fsync, rename,
@@ -18,6 +18,35 @@ pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     }
     result?;
     sync_parent(path)
+}
+
+/// Replaces `path` by `contents` on a file system that goes at power-off: [`write_atomic`] without its fsyncs, which
+/// cost time and keep nothing there.
+///
+/// # Errors
+/// Those of the steps; the old file is then still there.
+pub fn write_volatile(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = temporary_beside(path)?;
+    create_new(&temporary, contents, mode)?;
+    std::fs::rename(&temporary, path)
+}
+
+/// Makes a folder with `mode`, if there is none yet. Its parent has to exist: a missing one means a file system that
+/// is not mounted.
+///
+/// # Errors
+/// Those of mkdir(2) and chmod(2).
+pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    match std::fs::DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether there is anything at `path`.
+pub fn exists(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
 }
 
 /// Like [`write_atomic`], but leaves a file alone that already has these contents and this mode. True when it wrote.
@@ -81,6 +110,10 @@ fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
 }
 
 fn write_new(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    create_new(path, contents, mode)?.sync_all()
+}
+
+fn create_new(path: &Path, contents: &[u8], mode: u32) -> io::Result<File> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -89,7 +122,7 @@ fn write_new(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     // The process's umask may have taken bits away; it can't have added any.
     file.set_permissions(std::fs::Permissions::from_mode(mode))?;
     file.write_all(contents)?;
-    file.sync_all()
+    Ok(file)
 }
 
 #[cfg(test)]

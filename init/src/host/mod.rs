@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod files;
+pub mod machine_id;
 pub mod mounts;
 pub mod process;
 pub mod report;
