@@ -72,6 +72,8 @@ fn identify(real: &Root) -> Result<(), String> {
     let failed = |error: io::Error| {
         format!("can't keep the machine-id in {}: {error}. Fix: check the disk that holds /var", kept.display())
     };
+    // The file system is empty at first boot; systemd-tmpfiles comes later and agrees on these modes.
+    files::make_folder(&real.path("/var/lib"), 0o755).map_err(failed)?;
     files::make_folder(&state, 0o700).map_err(failed)?;
     let id = match machine_id::parse(&files::read_optional(&kept).map_err(failed)?.unwrap_or_default()) {
         Some(id) => id,
