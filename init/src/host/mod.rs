@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the shell that effects live in")]
 
 pub mod clock;
+pub mod facts;
 pub mod files;
 pub mod machine_id;
 pub mod mounts;

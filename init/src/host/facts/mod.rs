@@ -1,0 +1,160 @@
+//! Gathers [`Facts`]: reads the kernel's files, asks for addresses, and measures `/var` with a probe file.
+//!
+//! Nothing else is written, no process is started, no packet is sent.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::clock;
+use super::root::Root;
+use crate::facts::{Clock, Dmi, Fact, Facts, MachineId, procfs};
+use crate::paths;
+
+mod kernel;
+mod network;
+mod seat;
+mod sockets;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+pub use network::Ipv4;
+
+/// Whether the write latency of `/var` is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// Only on a machine that is no node yet: a node that boots again has proven its disk.
+    IfNew,
+    /// Always, because somebody asked.
+    Always,
+}
+
+/// Gathers the facts of this machine. Never fails: what can't be learnt says why.
+pub fn gather() -> Facts {
+    gather_with(&Root::system(), Probe::IfNew)
+}
+
+/// [`gather`] with a choice about the probe, below another root in tests.
+pub fn gather_with(root: &Root, probe: Probe) -> Facts {
+    gather_from(root, probe, network::ipv4_addresses())
+}
+
+fn gather_from(root: &Root, probe: Probe, ipv4: Result<Ipv4, String>) -> Facts {
+    let established = [paths::CLUSTER, paths::NODE].iter().any(|path| root.path(path).exists());
+    let mounts = text(root, "/proc/self/mountinfo");
+    Facts {
+        established,
+        kernel: kernel::gather(root),
+        cgroup_controllers: cgroup_controllers(root),
+        memory: value(root, "/proc/meminfo", procfs::memory_total),
+        cpus: cpus(root),
+        swap: swap(root),
+        var: storage::var(root, &mounts),
+        write_latency: (probe == Probe::Always || !established).then(|| storage::write_latency(root).into()),
+        clock: time(root),
+        host_name: text(root, "/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).into(),
+        machine_id: text(root, "/etc/machine-id").map(|id| MachineId::new(&id)).into(),
+        dmi: dmi(root),
+        container: container(root),
+        network: network::gather(root, ipv4).into(),
+        name_servers: name_servers(root),
+        listening: sockets::gather(root).into(),
+        seat: seat::gather(root, &mounts),
+    }
+}
+
+/// A file's text, or why there is none.
+fn text(root: &Root, path: &str) -> Result<String, String> {
+    fs::read_to_string(root.path(path)).map_err(|error| format!("can't read {path}: {error}"))
+}
+
+/// A file's text; empty where there is none, as where the kernel or the hardware has no such thing.
+fn text_or_empty(root: &Root, path: &str) -> String {
+    fs::read_to_string(root.path(path)).unwrap_or_default()
+}
+
+/// One value out of a file's text.
+fn value<T>(root: &Root, path: &str, read: impl Fn(&str) -> Option<T>) -> Fact<T> {
+    text(root, path).and_then(|text| read(&text).ok_or_else(|| format!("found no value in {path}"))).into()
+}
+
+/// Like [`text`], but a missing file is an empty one.
+fn text_if_there(root: &Root, path: &str) -> Result<String, String> {
+    match fs::read_to_string(root.path(path)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        result => result.map_err(|error| format!("can't read {path}: {error}")),
+    }
+}
+
+fn cgroup_controllers(root: &Root) -> Fact<std::collections::BTreeSet<String>> {
+    text_if_there(root, "/sys/fs/cgroup/cgroup.controllers")
+        .map(|controllers| controllers.split_whitespace().map(str::to_owned).collect())
+        .into()
+}
+
+fn cpus(root: &Root) -> Fact<u32> {
+    // A kernel without SMP has no list of CPUs.
+    match value(root, "/sys/devices/system/cpu/online", procfs::cpu_list) {
+        Fact::Unknown(_) => value(root, "/proc/cpuinfo", procfs::cpuinfo_processors),
+        known => known,
+    }
+}
+
+fn swap(root: &Root) -> Fact<Vec<crate::facts::Swap>> {
+    // A kernel without swap has no such file.
+    text_if_there(root, "/proc/swaps").map(|swaps| procfs::swaps(&swaps)).into()
+}
+
+fn time(root: &Root) -> Clock {
+    let stamp = |path: &str| fs::metadata(root.path(path)).map(|file| file.mtime()).unwrap_or_default();
+    let image = stamp("/usr/lib/os-release").max(stamp("/usr/lib/clock-epoch"));
+    Clock {
+        now: clock::unix(),
+        image: u64::try_from(image).unwrap_or_default(),
+        hardware: text_or_empty(root, "/sys/class/rtc/rtc0/since_epoch").trim().parse().ok(),
+        // systemd-timesyncd makes it, and so do other time services that systemd knows (systemd-timesyncd(8)).
+        synchronized: root.path("/run/systemd/timesync/synchronized").exists(),
+    }
+}
+
+fn dmi(root: &Root) -> Dmi {
+    let field = |name: &str| text_or_empty(root, &format!("/sys/class/dmi/id/{name}")).trim().to_owned();
+    Dmi { vendor: field("sys_vendor"), product: field("product_name"), uuid: field("product_uuid").to_lowercase() }
+}
+
+/// Signs of a container, most telling first: systemd's own record, then what the managers leave behind.
+fn container(root: &Root) -> Option<String> {
+    let here = |path: &str| root.path(path).exists();
+    let recorded = text_or_empty(root, "/run/systemd/container").trim().to_owned();
+    let release = text_or_empty(root, "/proc/sys/kernel/osrelease").to_lowercase();
+    match () {
+        () if !recorded.is_empty() => Some(recorded),
+        () if release.contains("microsoft") => Some("wsl".into()),
+        () if here("/proc/vz") && !here("/proc/bc") => Some("openvz".into()),
+        () if here("/.dockerenv") => Some("docker".into()),
+        () if here("/run/.containerenv") => Some("podman".into()),
+        () => None,
+    }
+}
+
+fn name_servers(root: &Root) -> Fact<Vec<std::net::IpAddr>> {
+    const BEHIND_THE_STUB: &str = "/run/systemd/resolve/resolv.conf";
+    let servers = text_if_there(root, "/etc/resolv.conf").map(|text| procfs::name_servers(&text));
+    match servers {
+        // The stub answers this machine only; the kubelet hands pods the list behind it.
+        Ok(servers) if servers.iter().all(std::net::IpAddr::is_loopback) && root.path(BEHIND_THE_STUB).exists() => {
+            text(root, BEHIND_THE_STUB).map(|text| procfs::name_servers(&text)).into()
+        }
+        servers => servers.into(),
+    }
+}
+
+/// File names in a directory; none where it does not exist.
+fn names(path: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    names.sort_unstable();
+    names
+}
