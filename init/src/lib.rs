@@ -11,3 +11,4 @@ pub mod paths;
 pub mod settings;
 pub mod slots;
 pub mod timeline;
+pub mod token;

@@ -1,29 +1,74 @@
 //! One file for each subcommand: gather through `host`, decide with the pure rooms, act through `host`.
 
-use clap::{Parser, Subcommand};
-
 mod etc;
+mod token;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::exit::Exit;
 
 /// Turns a booted machine into a Kubernetes node, and swaps its signed releases.
 #[derive(Debug, Parser)]
-#[command(name = "kubeboot", version, propagate_version = true)]
+#[command(name = "kubeboot", version, propagate_version = true, disable_help_subcommand = true)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
 }
 
-/// The subcommands, in the order in which a boot runs them.
+/// Every subcommand: a variant here and a file beside this one. Those that only units run are hidden.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// In the initrd: make /etc writable for this boot and give the machine its id
     #[command(hide = true)]
     Etc(etc::Args),
+    /// Make tokens
+    Token(token::Args),
 }
 
-/// Runs the command that the process's arguments name.
+/// How a command answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: one JSON document.
+    Json,
+}
+
+/// Runs the command that the process's arguments name. A usage error exits with 2, as [`Exit::BadInput`] does.
 pub fn main() -> std::process::ExitCode {
-    match CommandLine::parse().command {
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::BadInput } else { Exit::Success };
+            // Nobody is left to tell when the terminal is gone.
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    match line.command {
         Command::Etc(args) => etc::run(&args),
+        Command::Token(args) => token::run(&args),
     }
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_shows_an_example() {
+        for command in CommandLine::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("kubeboot "), "{} has no example in after_help", command.get_name());
+        }
+    }
 }

@@ -7,6 +7,7 @@ pub mod files;
 pub mod machine_id;
 pub mod mounts;
 pub mod process;
+pub mod random;
 pub mod report;
 pub mod root;
 pub mod systemd;

@@ -2,10 +2,25 @@
 //!
 //! `Fragment` (everything optional, one per source) → `Inputs` (merged, with origins) → [`Settings`] (validated).
 
+mod cidr;
+pub mod frozen;
+mod inputs;
+pub mod keys;
+mod origin;
+mod problem;
+mod rules;
+mod validate;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+
+pub use cidr::Cidr;
+pub use inputs::{Fragment, Given, Inputs, OsFragment, Value};
+pub use origin::{Origin, Source};
+pub use problem::{Problem, Warning, quoted};
+pub use validate::{Validated, validate};
 
 /// What a machine is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,17 +34,9 @@ pub enum Role {
     Worker,
 }
 
-/// An address block such as `10.244.0.0/16`; the address is the block's first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cidr {
-    /// First address of the block.
-    pub address: IpAddr,
-    /// Length of the prefix in bits.
-    pub prefix: u8,
-}
-
 /// Every validated setting. Secrets (the token) are kept apart, so that this value can be logged and frozen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Settings {
     /// `role`; none when no source gave one.
     pub role: Option<Role>,
@@ -50,10 +57,12 @@ pub struct Settings {
     /// `network.*`
     pub network: Network,
     /// `proxy.mode`: how Services are served.
+    #[serde(rename = "proxy.mode")]
     pub proxy: ProxyMode,
     /// `registry.*`
     pub registry: Registry,
     /// `http-proxy`, `https-proxy`, `no-proxy` for containerd and the kubelet.
+    #[serde(flatten)]
     pub egress: Egress,
     /// `addons`: names of the add-ons to keep applied, in order; default `["coredns"]`.
     pub addons: Vec<String>,
@@ -61,8 +70,31 @@ pub struct Settings {
     pub os: Os,
 }
 
+impl Default for Settings {
+    /// What holds when no source says anything.
+    fn default() -> Self {
+        Settings {
+            role: None,
+            name: None,
+            join: Vec::new(),
+            operator: Vec::new(),
+            report: None,
+            cluster: Cluster::default(),
+            node: Node::default(),
+            api: Api::default(),
+            network: Network { backend: Backend::Vxlan, mtu: None },
+            proxy: ProxyMode::Nftables,
+            registry: Registry::default(),
+            egress: Egress::default(),
+            addons: vec!["coredns".to_owned()],
+            os: Os::default(),
+        }
+    }
+}
+
 /// `cluster.*`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Cluster {
     /// `cluster.pod-cidr`, default 10.244.0.0/16.
     pub pod_cidr: Cidr,
@@ -72,8 +104,16 @@ pub struct Cluster {
     pub dns_domain: String,
 }
 
+impl Default for Cluster {
+    fn default() -> Self {
+        let block = |a, b| Cidr { address: IpAddr::from([10, a, 0, 0]), prefix: b };
+        Cluster { pod_cidr: block(244, 16), service_cidr: block(96, 16), dns_domain: "cluster.local".to_owned() }
+    }
+}
+
 /// `node.*`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Node {
     /// `node.ip`; none means the source address of the default route.
     pub ip: Option<IpAddr>,
@@ -85,6 +125,7 @@ pub struct Node {
 
 /// `api.*`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Api {
     /// `api.extra-sans`: further names and addresses in the API server's certificate.
     pub extra_sans: Vec<String>,
@@ -92,6 +133,7 @@ pub struct Api {
 
 /// `network.*`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Network {
     /// `network.backend`, default `vxlan`.
     pub backend: Backend,
@@ -125,6 +167,7 @@ pub enum ProxyMode {
 
 /// `registry.*`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Registry {
     /// `registry.mirrors`: registry host → endpoints tried in order (URLs).
     pub mirrors: BTreeMap<String, Vec<String>>,
@@ -134,6 +177,7 @@ pub struct Registry {
 
 /// Proxies for outgoing HTTP.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Egress {
     /// `http-proxy`
     pub http_proxy: Option<String>,
@@ -145,6 +189,7 @@ pub struct Egress {
 
 /// cloud-config keys beside `kubeboot:` that are honoured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Os {
     /// `hostname` / `fqdn`.
     pub hostname: Option<String>,
@@ -154,15 +199,44 @@ pub struct Os {
     pub write_files: Vec<OsFile>,
     /// `ntp.servers`
     pub ntp_servers: Vec<String>,
+    /// The volume's `network-config` as systemd-networkd files, for `/run/systemd/network`.
+    pub network: Vec<NetworkFile>,
+}
+
+/// A file for systemd-networkd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NetworkFile {
+    /// File name below `/run/systemd/network`, such as `10-kubeboot-eth0.network`.
+    pub name: String,
+    /// The text (systemd.network(5), systemd.link(5)).
+    pub text: String,
 }
 
 /// One entry of `write_files`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct OsFile {
     /// Absolute path below /etc.
     pub path: String,
     /// Permission bits.
     pub mode: u32,
-    /// Decoded contents.
+    /// Decoded contents; base64 in JSON.
+    #[serde(with = "base64_bytes")]
     pub contents: Vec<u8>,
+}
+
+/// Bytes as base64 text: a list of numbers would be four times as long.
+mod base64_bytes {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }

@@ -1,0 +1,112 @@
+//! What was applied at the first success stays: later parameters change nothing, and the console says which differ.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Origin, Settings, Validated, quoted};
+
+/// The contents of `/var/lib/kubeboot/settings.json` (`paths::FROZEN`). Holds no token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Frozen {
+    /// 1.
+    pub format: u32,
+    /// The settings as first applied.
+    pub settings: Settings,
+    /// The origin of each key that was given.
+    pub origins: BTreeMap<String, Origin>,
+}
+
+impl Frozen {
+    /// What to freeze.
+    pub fn of(validated: &Validated) -> Self {
+        Frozen { format: 1, settings: validated.settings.clone(), origins: validated.origins.clone() }
+    }
+
+    /// The file's text.
+    pub fn text(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("settings are plain data with text keys");
+        text.push('\n');
+        text
+    }
+
+    /// Reads the file's text. Fails with what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let frozen: Frozen = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        match frozen.format {
+            1 => Ok(frozen),
+            other => Err(format!("format {other}; this release reads format 1")),
+        }
+    }
+}
+
+/// A key whose value differs from the frozen one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Difference {
+    /// The dotted key.
+    pub key: String,
+    /// What was applied at first boot and holds.
+    pub frozen: String,
+    /// What is given now and is ignored.
+    pub now: String,
+    /// Where it is given.
+    pub origin: Origin,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Difference { key, frozen, now, origin } = self;
+        write!(f, "{key} stays {frozen}; {now} is ignored ({origin})")
+    }
+}
+
+/// The keys that are given now with another value than the frozen one. A source that is gone (a stick pulled out) is no
+/// difference: only keys that some source gives now are compared. `origins` are those of `now`.
+pub fn diff(frozen: &Frozen, now: &Settings, origins: &BTreeMap<String, Origin>) -> Vec<Difference> {
+    let (frozen, now) = (leaves(&frozen.settings), leaves(now));
+    let given = origins.iter().filter(|(key, _)| key.as_str() != super::keys::TOKEN);
+    given
+        .filter_map(|(key, origin)| {
+            let (was, is) = (frozen.get(key).cloned().unwrap_or_default(), now.get(key).cloned().unwrap_or_default());
+            (was != is).then(|| Difference {
+                key: key.clone(),
+                frozen: shown(&was),
+                now: shown(&is),
+                origin: origin.clone(),
+            })
+        })
+        .collect()
+}
+
+/// Values by dotted key. Maps below a key (labels) are one value.
+fn leaves(settings: &Settings) -> BTreeMap<String, Value> {
+    let mut out = BTreeMap::new();
+    let Ok(Value::Object(top)) = serde_json::to_value(settings) else { return out };
+    for (name, value) in top {
+        match value {
+            Value::Object(group) => out.extend(group.into_iter().map(|(key, value)| (format!("{name}.{key}"), value))),
+            value => {
+                out.insert(name, value);
+            }
+        }
+    }
+    out
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "unset".to_owned(),
+        Value::String(text) => quoted(text),
+        Value::Array(items) if items.is_empty() => "empty".to_owned(),
+        Value::Array(items) => items.iter().map(shown).collect::<Vec<_>>().join(", "),
+        Value::Object(map) if map.is_empty() => "empty".to_owned(),
+        Value::Object(map) => {
+            map.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
+}
