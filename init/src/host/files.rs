@@ -101,7 +101,10 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
 }
 
 /// `.NAME.kubeboot-new` beside the file: one name, so that a torn attempt is overwritten by the next, never collected.
-fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
+///
+/// # Errors
+/// A path without a name.
+pub fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "expected a file's path"))?;
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);

@@ -1,11 +1,13 @@
 //! The only door to files, network, processes, clock and randomness.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the shell that effects live in")]
 
+pub mod batch;
 pub mod clock;
 pub mod facts;
 pub mod files;
 pub mod machine_id;
 pub mod mounts;
+pub mod observe;
 pub mod process;
 pub mod random;
 pub mod report;

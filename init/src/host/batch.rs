@@ -1,0 +1,144 @@
+//! Many files at once, so that a power cut leaves of each either the old or the new one.
+//!
+//! What costs is the disk's cache flush. So a batch stages all its files under temporary names, syncs the file system
+//! once, renames them in order, and syncs once more: two flushes, however many files.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+
+use super::files::temporary_beside;
+
+/// Files staged but not yet in place.
+#[derive(Debug, Default)]
+pub struct Batch {
+    staged: Vec<PathBuf>,
+    /// Tests: how many operations still happen before the power is cut.
+    #[cfg(test)]
+    pub(crate) until_cut: Option<u32>,
+}
+
+impl Batch {
+    /// Stages `contents` for `path`. A stale temporary file of an earlier try is replaced.
+    ///
+    /// # Errors
+    /// The directory is missing or not writable, or the disk is full.
+    pub fn stage(&mut self, path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+        let temporary = self.clear(path)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(&temporary)?;
+        #[cfg(test)]
+        if self.until_cut == Some(0) {
+            // What a power cut leaves of a write that was under way.
+            file.write_all(&contents[..contents.len() / 2])?;
+        }
+        self.power()?;
+        file.write_all(contents)?;
+        // The process's umask may have taken bits away; it can't have added any.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        self.staged.push(path.to_owned());
+        Ok(())
+    }
+
+    /// Stages a symbolic link.
+    ///
+    /// # Errors
+    /// As [`Batch::stage`].
+    pub fn stage_link(&mut self, path: &Path, target: &str) -> io::Result<()> {
+        let temporary = self.clear(path)?;
+        symlink(target, temporary)?;
+        self.staged.push(path.to_owned());
+        Ok(())
+    }
+
+    /// Puts everything staged in place, in order, and returns when it is on disk. All of it has to be on one file
+    /// system. When this fails, each file is either the old or the new one, and the rest of the batch is forgotten.
+    ///
+    /// # Errors
+    /// The file system can't be synced or a rename fails.
+    pub fn commit(&mut self) -> io::Result<()> {
+        let staged = std::mem::take(&mut self.staged);
+        let Some(first) = staged.first() else { return Ok(()) };
+        let disk = File::open(first.parent().unwrap_or(Path::new("/")))?;
+        self.power()?;
+        nix::unistd::syncfs(&disk)?;
+        self.rename(&staged)?;
+        nix::unistd::syncfs(&disk)?;
+        Ok(())
+    }
+
+    /// Puts everything staged in place without waiting for the disk: for a tmpfs.
+    ///
+    /// # Errors
+    /// A rename fails.
+    pub fn commit_volatile(&mut self) -> io::Result<()> {
+        let staged = std::mem::take(&mut self.staged);
+        self.rename(&staged)
+    }
+
+    fn rename(&mut self, staged: &[PathBuf]) -> io::Result<()> {
+        for path in staged {
+            self.power()?;
+            fs::rename(temporary_beside(path)?, path)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a stale temporary file for `path`, and names it.
+    fn clear(&mut self, path: &Path) -> io::Result<PathBuf> {
+        let temporary = temporary_beside(path)?;
+        self.power()?;
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(temporary),
+        }
+    }
+
+    /// One operation more: tests cut the power here.
+    #[cfg_attr(not(test), expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests cut the power here"))]
+    fn power(&mut self) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(left) = &mut self.until_cut {
+            *left = left.checked_sub(1).ok_or_else(|| io::Error::other("power cut"))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mode_holds_from_the_start_and_nothing_is_left_beside_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.key");
+        fs::write(temporary_beside(&path).unwrap(), "torn").unwrap();
+        let mut batch = Batch::default();
+        batch.stage(&path, b"secret", 0o600).unwrap();
+        let staged = fs::metadata(temporary_beside(&path).unwrap()).unwrap();
+        assert_eq!(staged.permissions().mode() & 0o7777, 0o600);
+        batch.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"secret");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn until_it_is_committed_the_old_file_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "old").unwrap();
+        let mut batch = Batch::default();
+        batch.stage(&path, b"new", 0o644).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        batch.commit_volatile().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+}

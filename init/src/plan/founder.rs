@@ -1,0 +1,389 @@
+//! The founder's plan: what the machine that founds a cluster has to have on disk, in the order in which it is made.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::certificates::profile::{KUBELET_CLIENT, KUBELET_CLIENT_CURRENT};
+use crate::certificates::{Authority, Fault, Inspected, Leaf, OperatorKey, Subject, Unix, check};
+use crate::host::files::temporary_beside;
+use crate::kubernetes::{self, encryption, kubeconfig};
+use crate::paths;
+use crate::settings::{Backend, ProxyMode, Settings};
+use crate::token::Token;
+
+use super::record::{Cluster, Node};
+use super::sight::{Entry, Sight};
+use super::{Damaged, Step, state};
+
+/// What should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Founder {
+    /// The settings in force: the frozen ones, once there are any.
+    pub settings: Settings,
+    /// The node's name, address and machine-id: the pinned ones, once there are any.
+    pub node: Node,
+    /// Whether the operator gave a seed; else the founder makes its own.
+    pub seed_given: bool,
+    /// The text that freezes the settings after the first success.
+    pub frozen: String,
+}
+
+/// A part of what should be. Each is compared with what is, in the order of [`ORDER`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Strays,
+    Directories,
+    Node,
+    Identity,
+    Cluster,
+    Authorities,
+    ServiceAccounts,
+    Encryption,
+    Certificates,
+    Operators,
+    Kubeconfigs,
+    Freeze,
+    /// Everything before is on disk before anything after it is begun.
+    Flush,
+}
+
+/// The founder's order. The cluster's id is on disk before any key of the cluster is made; the settings are frozen,
+/// which says that the founding is complete, only when everything else is on disk.
+const ORDER: &[Part] = &[
+    Part::Strays,
+    Part::Directories,
+    Part::Node,
+    Part::Identity,
+    Part::Flush,
+    Part::Cluster,
+    Part::Flush,
+    Part::Authorities,
+    Part::ServiceAccounts,
+    Part::Encryption,
+    Part::Certificates,
+    Part::Operators,
+    Part::Kubeconfigs,
+    Part::Flush,
+    Part::Freeze,
+    Part::Flush,
+];
+
+/// Directories, their modes, and whether they are ours alone: the mode of another's is not touched.
+const DIRECTORIES: &[(&str, u32, bool)] = &[
+    ("/var/lib", 0o755, false),
+    ("/var/log", 0o755, false),
+    (paths::STATE, 0o700, true),
+    (crate::certificates::operators::DIRECTORY, 0o755, true),
+    (paths::KUBERNETES, 0o755, false),
+    (paths::PKI, 0o755, true),
+    ("/etc/kubernetes/pki/etcd", 0o755, true),
+    ("/etc/kubernetes/encryption", 0o700, true),
+    (paths::ETCD_DATA, 0o700, true),
+    (paths::KUBELET, 0o750, false),
+    ("/var/lib/kubelet/pki", 0o700, false),
+    (kubernetes::AUDIT_LOGS, 0o700, true),
+];
+
+/// The key that signs ServiceAccount tokens.
+pub const SERVICE_ACCOUNT_KEY: &str = "/etc/kubernetes/pki/sa.key";
+/// Its public half.
+pub const SERVICE_ACCOUNT_PUBLIC_KEY: &str = "/etc/kubernetes/pki/sa.pub";
+
+impl Founder {
+    /// Every path that the plan wants to know of.
+    pub fn paths(&self) -> Vec<String> {
+        let mut files: Vec<String> = [
+            paths::CLUSTER,
+            paths::IDENTITY_KEY,
+            paths::SEED,
+            paths::NODE,
+            paths::FROZEN,
+            SERVICE_ACCOUNT_KEY,
+            SERVICE_ACCOUNT_PUBLIC_KEY,
+            encryption::PATH,
+            KUBELET_CLIENT_CURRENT,
+        ]
+        .map(str::to_owned)
+        .into();
+        let authorities = Authority::ALL.iter().flat_map(|authority| [authority.certificate(), authority.key()]);
+        let leaves = self.leaves();
+        let certificates = leaves.iter().flat_map(|leaf| leaf.form().paths());
+        files.extend(authorities.chain(certificates).map(str::to_owned));
+        files.extend(self.operators().iter().map(OperatorKey::path));
+        files.extend(self.kubeconfigs().into_iter().map(|(path, _)| path.to_owned()));
+        let strays: Vec<String> = files.iter().filter_map(|path| stray(path)).collect();
+        files.extend(strays);
+        files.extend(DIRECTORIES.iter().map(|(path, ..)| (*path).to_owned()));
+        files.push(ETCD_MEMBER.to_owned());
+        files
+    }
+
+    /// The certificates that this node has.
+    pub fn leaves(&self) -> Vec<Leaf> {
+        let wanted = |leaf: &Leaf| match leaf {
+            Leaf::KubeProxy => self.settings.proxy != ProxyMode::None,
+            Leaf::Flannel => self.settings.network.backend != Backend::None,
+            _ => true,
+        };
+        Leaf::ALL.into_iter().filter(wanted).collect()
+    }
+
+    /// Operators' keys that can hold a certificate, each once.
+    pub fn operators(&self) -> Vec<OperatorKey> {
+        let lines = self.settings.operator.iter().chain(&self.settings.os.ssh_authorized_keys);
+        let mut keys: Vec<OperatorKey> = Vec::new();
+        for key in lines.filter_map(|line| OperatorKey::parse(line).ok()) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
+    /// What this node's certificates get their names from.
+    pub fn subject(&self) -> Subject {
+        let cluster = &self.settings.cluster;
+        Subject {
+            node: self.node.name.clone(),
+            address: self.node.address,
+            service: cluster.service_cidr.nth(1).unwrap_or(cluster.service_cidr.address),
+            dns_domain: cluster.dns_domain.clone(),
+            extra_sans: self.settings.api.extra_sans.clone(),
+        }
+    }
+
+    /// Kubeconfigs that refer to files, with their contents.
+    fn kubeconfigs(&self) -> Vec<(&'static str, String)> {
+        let server = kubernetes::server(self.node.address);
+        let leaves = self.leaves();
+        [
+            (Leaf::KubeletClient, "/etc/kubernetes/kubelet.conf", KUBELET_CLIENT_CURRENT),
+            (Leaf::KubeProxy, "/etc/kubernetes/kube-proxy.conf", Leaf::KubeProxy.form().certificate()),
+            (Leaf::Flannel, "/etc/kubernetes/flannel.conf", Leaf::Flannel.form().certificate()),
+        ]
+        .into_iter()
+        .filter(|(leaf, ..)| leaves.contains(leaf))
+        .map(|(leaf, path, pair)| {
+            (path, kubeconfig::by_reference(leaf, &server, Authority::Cluster.certificate(), pair))
+        })
+        .collect()
+    }
+}
+
+/// etcd makes it when it starts for the first time.
+const ETCD_MEMBER: &str = "/var/lib/etcd/member";
+
+/// Whether the founding was once complete: from then on, what can't be made again is never replaced.
+pub fn founded(sight: &Sight) -> bool {
+    sight.exists(paths::FROZEN) || sight.exists(ETCD_MEMBER)
+}
+
+/// Compares what should be with what is.
+///
+/// # Errors
+/// [`Damaged`]: something that can't be made again is missing or damaged.
+pub fn plan(founder: &Founder, sight: &Sight, now: Unix) -> Result<Vec<Step>, Damaged> {
+    let found = Found { founder, sight, now, founded: founded(sight) };
+    let mut steps = Vec::new();
+    let mut flushed = 0;
+    let mut authorities = BTreeMap::new();
+    for part in ORDER {
+        match part {
+            Part::Strays => steps.extend(found.strays()),
+            Part::Directories => steps.extend(found.directories()),
+            Part::Node => steps.extend(found.node()?),
+            Part::Identity => steps.extend(found.identity()?),
+            Part::Cluster => steps.extend(found.cluster()?),
+            Part::Authorities => steps.extend(found.authorities(&mut authorities)?),
+            Part::ServiceAccounts => steps.extend(found.service_accounts()?),
+            Part::Encryption => steps.extend(found.encryption()?),
+            Part::Certificates => steps.extend(found.certificates(&authorities)),
+            Part::Operators => steps.extend(found.operators(&authorities)),
+            Part::Kubeconfigs => steps.extend(found.kubeconfigs()),
+            Part::Freeze => steps.extend(found.freeze()),
+            Part::Flush if steps.len() > flushed => steps.push(Step::Flush),
+            Part::Flush => {}
+        }
+        if *part == Part::Flush {
+            flushed = steps.len();
+        }
+    }
+    Ok(steps)
+}
+
+/// What is, beside what should be.
+struct Found<'a> {
+    founder: &'a Founder,
+    sight: &'a Sight,
+    now: Unix,
+    founded: bool,
+}
+
+impl Found<'_> {
+    fn strays(&self) -> Vec<Step> {
+        let paths = self.sight.present().filter(|path| path.ends_with(".kubeboot-new"));
+        paths.map(|path| Step::Remove { path: path.to_owned() }).collect()
+    }
+
+    fn directories(&self) -> Vec<Step> {
+        let differs = |(path, mode, ours): &&(&str, u32, bool)| match self.sight.at(path) {
+            Entry::Directory { mode: found } => *ours && found != mode,
+            _ => true,
+        };
+        let step = |(path, mode, _): &(&str, u32, bool)| Step::Directory { path: (*path).to_owned(), mode: *mode };
+        DIRECTORIES.iter().filter(differs).map(step).collect()
+    }
+
+    fn node(&self) -> Result<Option<Step>, Damaged> {
+        let what = "the node's name and address";
+        let because = match state::file(self.sight, paths::NODE).map(Node::parse) {
+            Ok(Ok(node)) if node == self.founder.node => return Ok(None),
+            Ok(Ok(_)) => "it differs from what it should be".to_owned(),
+            Ok(Err(reason)) => format!("unreadable: {reason}"),
+            Err(fault) => fault.to_string(),
+        };
+        if self.founded {
+            return Err(Damaged::new(paths::NODE, what, because));
+        }
+        Ok(Some(write(paths::NODE, 0o644, self.founder.node.text(), because)))
+    }
+
+    /// Seed and identity key, which the cluster's record is made from.
+    fn identity(&self) -> Result<Vec<Step>, Damaged> {
+        if self.sight.exists(paths::CLUSTER) || self.founded {
+            return Ok(Vec::new());
+        }
+        let mut steps = Vec::new();
+        let seed = state::file(self.sight, paths::SEED).ok().and_then(|text| std::str::from_utf8(text).ok());
+        let own = seed.is_some_and(|text| matches!(Token::parse(text), Ok(Token::Seed(_))));
+        if !self.founder.seed_given && !own {
+            steps.push(Step::Seed);
+        }
+        if state::file(self.sight, paths::IDENTITY_KEY).and_then(check::ed25519_public_half).is_err() {
+            steps.push(Step::Identity);
+        }
+        Ok(steps)
+    }
+
+    fn cluster(&self) -> Result<Option<Step>, Damaged> {
+        let what = "who the cluster is";
+        let record = match state::file(self.sight, paths::CLUSTER) {
+            Err(Fault::Missing) if !self.founded => return Ok(Some(Step::Cluster)),
+            Err(fault) => return Err(Damaged::new(paths::CLUSTER, what, fault.to_string())),
+            Ok(bytes) => Cluster::parse(bytes).map_err(|reason| Damaged::new(paths::CLUSTER, what, reason))?,
+        };
+        let identity = state::file(self.sight, paths::IDENTITY_KEY).and_then(check::ed25519_public_half);
+        let identity = identity
+            .and_then(|public| if record.is_identity(&public) { Ok(()) } else { Err(Fault::WrongKey) })
+            .map_err(|fault| Damaged::new(paths::IDENTITY_KEY, "the cluster's identity key", fault.to_string()));
+        identity.map(|()| None)
+    }
+
+    fn authorities(&self, found: &mut BTreeMap<Authority, Inspected>) -> Result<Vec<Step>, Damaged> {
+        let mut steps = Vec::new();
+        for authority in Authority::ALL {
+            match state::authority(self.sight, authority, self.now) {
+                Ok(inspected) => {
+                    found.insert(authority, inspected);
+                    steps.extend(self.mode(authority.key(), 0o600));
+                }
+                Err(fault) if self.founded => {
+                    let key_is_bad = state::file(self.sight, authority.key()).and_then(check::public_half).is_err();
+                    let path = if key_is_bad { authority.key() } else { authority.certificate() };
+                    let what = format!("certificate authority {authority}");
+                    return Err(Damaged::of_fault(path, &what, &fault, self.now));
+                }
+                Err(fault) => steps.push(Step::Authority { authority, because: fault.to_string() }),
+            }
+        }
+        Ok(steps)
+    }
+
+    fn service_accounts(&self) -> Result<Vec<Step>, Damaged> {
+        let public = match state::service_account_key(self.sight, SERVICE_ACCOUNT_KEY) {
+            Ok(public) => public,
+            Err(fault) if self.founded => {
+                let what = "the key that signs ServiceAccount tokens";
+                return Err(Damaged::new(SERVICE_ACCOUNT_KEY, what, fault.to_string()));
+            }
+            Err(fault) => return Ok(vec![Step::ServiceAccountKey { because: fault.to_string() }]),
+        };
+        let mut steps: Vec<Step> = self.mode(SERVICE_ACCOUNT_KEY, 0o600).into_iter().collect();
+        if let Err(fault) = state::service_account_public_key(self.sight, SERVICE_ACCOUNT_PUBLIC_KEY, &public) {
+            steps.push(Step::ServiceAccountPublicKey { because: fault.to_string() });
+        }
+        Ok(steps)
+    }
+
+    fn encryption(&self) -> Result<Option<Step>, Damaged> {
+        match state::encryption(self.sight) {
+            Ok(()) => Ok(self.mode(encryption::PATH, 0o600)),
+            Err(fault) if self.founded => {
+                Err(Damaged::new(encryption::PATH, "the key that encrypts Secrets in etcd", fault.to_string()))
+            }
+            Err(fault) => Ok(Some(Step::EncryptionKey { because: fault.to_string() })),
+        }
+    }
+
+    fn certificates(&self, authorities: &BTreeMap<Authority, Inspected>) -> Vec<Step> {
+        let (subject, server) = (self.founder.subject(), kubernetes::server(self.founder.node.address));
+        let mut steps = Vec::new();
+        for leaf in self.founder.leaves() {
+            let request = leaf.request(&subject);
+            let verdict = match authorities.get(&request.authority) {
+                Some(authority) => state::leaf(self.sight, leaf, &request, authority, &server, self.now),
+                None => Err(Fault::Missing),
+            };
+            let Err(fault) = verdict else { continue };
+            let because = fault.to_string();
+            steps.push(Step::Issue { leaf, request, because: because.clone() });
+            if leaf == Leaf::KubeletClient {
+                let target = Path::new(KUBELET_CLIENT).file_name().unwrap_or_default().to_string_lossy().into_owned();
+                steps.push(Step::Link { path: KUBELET_CLIENT_CURRENT.to_owned(), target, because });
+            }
+        }
+        steps
+    }
+
+    fn operators(&self, authorities: &BTreeMap<Authority, Inspected>) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for public in self.founder.operators() {
+            let verdict = match authorities.get(&Authority::Cluster) {
+                Some(authority) => state::operator(self.sight, &public, authority, self.now),
+                None => Err(Fault::Missing),
+            };
+            if let Err(fault) = verdict {
+                steps.push(Step::Operator { key: public.fingerprint(), public, because: fault.to_string() });
+            }
+        }
+        steps
+    }
+
+    fn kubeconfigs(&self) -> Vec<Step> {
+        let differs = |(path, contents): &(&str, String)| self.sight.contents(path) != Some(contents.as_bytes());
+        let step = |(path, contents): (&str, String)| {
+            let because = if self.sight.exists(path) { "it differs from what it should be" } else { "missing" };
+            write(path, 0o600, contents, because.to_owned())
+        };
+        self.founder.kubeconfigs().into_iter().filter(differs).map(step).collect()
+    }
+
+    fn freeze(&self) -> Option<Step> {
+        let missing = !self.sight.exists(paths::FROZEN);
+        missing.then(|| write(paths::FROZEN, 0o600, self.founder.frozen.clone(), "first success".to_owned()))
+    }
+
+    fn mode(&self, path: &str, mode: u32) -> Option<Step> {
+        let differs = matches!(self.sight.at(path), Entry::File { mode: found, .. } if *found != mode);
+        differs.then(|| Step::Mode { path: path.to_owned(), mode })
+    }
+}
+
+fn write(path: &str, mode: u32, contents: String, because: String) -> Step {
+    Step::Write { path: path.to_owned(), mode, contents, because }
+}
+
+/// The name of what a power cut leaves of a write to `path`.
+fn stray(path: &str) -> Option<String> {
+    Some(temporary_beside(Path::new(path)).ok()?.to_string_lossy().into_owned())
+}

@@ -1,0 +1,196 @@
+//! What is still to be done on this machine, as data: what should be, compared with what is.
+//!
+//! Every boot makes a plan by the same path. A plan holds only what outlives a power-off; what goes at power-off is
+//! rendered anew at each boot (`kubernetes::renders`). On a finished machine the plan is empty.
+
+pub mod founder;
+pub mod record;
+pub mod sight;
+mod state;
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::certificates::{Authority, Fault, Leaf, OperatorKey, Request};
+
+pub use founder::{Founder, plan};
+pub use sight::{Entry, Sight};
+
+/// One thing to do. Steps hold no secret: keys are made where they are written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "step", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum Step {
+    /// Remove a file that a power cut left half written.
+    Remove {
+        /// The file.
+        path: String,
+    },
+    /// Make a directory, or give it its mode.
+    Directory {
+        /// The directory; its parent exists.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Give a file its mode.
+    Mode {
+        /// The file.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Write a file that holds no secret.
+    Write {
+        /// The file.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// All of it.
+        contents: String,
+        /// Why.
+        because: String,
+    },
+    /// Make a symbolic link, or turn it to another target.
+    Link {
+        /// The link.
+        path: String,
+        /// What it says.
+        target: String,
+        /// Why.
+        because: String,
+    },
+    /// Make the seed of a cluster whose founder was given none.
+    Seed,
+    /// Make the cluster's identity key.
+    Identity,
+    /// Write who the cluster is: an id, and the identity key certified by the founding key.
+    Cluster,
+    /// Make a certificate authority: key and self-signed certificate.
+    Authority {
+        /// Which.
+        authority: Authority,
+        /// Why.
+        because: String,
+    },
+    /// Make the key that signs ServiceAccount tokens.
+    ServiceAccountKey {
+        /// Why.
+        because: String,
+    },
+    /// Write the public half of the key that signs ServiceAccount tokens.
+    ServiceAccountPublicKey {
+        /// Why.
+        because: String,
+    },
+    /// Make the key that encrypts Secrets in etcd.
+    EncryptionKey {
+        /// Why.
+        because: String,
+    },
+    /// Make a key and have an authority sign a certificate for it.
+    Issue {
+        /// Which.
+        leaf: Leaf,
+        /// What it has to say.
+        request: Request,
+        /// Why.
+        because: String,
+    },
+    /// Sign a certificate for an operator's public key.
+    Operator {
+        /// Fingerprint of the ssh key, `SHA256:…`.
+        key: String,
+        /// The key itself.
+        #[serde(skip)]
+        public: OperatorKey,
+        /// Why.
+        because: String,
+    },
+    /// Put what was written so far in place, and go on when it is on disk.
+    Flush,
+}
+
+impl Step {
+    /// Why it is done; empty for steps that need no reason.
+    pub fn because(&self) -> &str {
+        match self {
+            Step::Write { because, .. }
+            | Step::Link { because, .. }
+            | Step::Authority { because, .. }
+            | Step::ServiceAccountKey { because }
+            | Step::ServiceAccountPublicKey { because }
+            | Step::EncryptionKey { because }
+            | Step::Issue { because, .. }
+            | Step::Operator { because, .. } => because,
+            Step::Remove { .. } => "left half written by a power cut",
+            Step::Directory { .. } | Step::Mode { .. } | Step::Seed | Step::Identity | Step::Cluster | Step::Flush => "",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Remove { path } => write!(f, "remove {path}"),
+            Step::Directory { path, mode } => write!(f, "directory {path}, mode {mode:04o}"),
+            Step::Mode { path, mode } => write!(f, "mode {mode:04o} for {path}"),
+            Step::Write { path, .. } => write!(f, "write {path}"),
+            Step::Link { path, target, .. } => write!(f, "link {path} to {target}"),
+            Step::Seed => f.write_str("make the cluster's seed"),
+            Step::Identity => f.write_str("make the cluster's identity key"),
+            Step::Cluster => f.write_str("found the cluster: id and certified identity"),
+            Step::Authority { authority, .. } => write!(f, "make certificate authority {authority}"),
+            Step::ServiceAccountKey { .. } => f.write_str("make the ServiceAccount signing key"),
+            Step::ServiceAccountPublicKey { .. } => f.write_str("write the ServiceAccount public key"),
+            Step::EncryptionKey { .. } => f.write_str("make the key that encrypts Secrets at rest"),
+            Step::Issue { leaf, .. } => write!(f, "issue certificate {leaf}"),
+            Step::Operator { key, .. } => write!(f, "issue a certificate for operator {key}"),
+            Step::Flush => f.write_str("wait until all this is on disk"),
+        }
+    }
+}
+
+/// Stored state that kubeboot will not replace by itself, or can't judge.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Damaged {
+    /// Something that can't be made again is missing or damaged, and the cluster was founded with it.
+    #[error(
+        "{path} ({what}) is {found}. It can't be made again: the cluster was founded with it, and nothing was changed. \
+         Fix: restore {path} from a backup, or give the cluster up with: kubeboot reset"
+    )]
+    Irreplaceable {
+        /// The file.
+        path: String,
+        /// What it is.
+        what: String,
+        /// What is wrong.
+        found: String,
+    },
+    /// By this clock a certificate authority is not valid yet.
+    #[error(
+        "{path} ({what}) is not valid yet by this machine's clock, which is at {now} (seconds since 1970). Nothing was \
+         changed. Fix: set the clock, or let the machine reach a time server, and reboot"
+    )]
+    Clock {
+        /// The file.
+        path: String,
+        /// What it is.
+        what: String,
+        /// The clock.
+        now: u64,
+    },
+}
+
+impl Damaged {
+    fn new(path: &str, what: impl Into<String>, found: impl Into<String>) -> Self {
+        Damaged::Irreplaceable { path: path.to_owned(), what: what.into(), found: found.into() }
+    }
+
+    fn of_fault(path: &str, what: &str, fault: &Fault, now: u64) -> Self {
+        match fault {
+            Fault::NotYetValid => Damaged::Clock { path: path.to_owned(), what: what.to_owned(), now },
+            fault => Damaged::new(path, what, fault.to_string()),
+        }
+    }
+}

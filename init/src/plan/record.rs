@@ -1,0 +1,141 @@
+//! The two records that outlive everything else: who the cluster is, and who the node is.
+
+use std::net::IpAddr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use crate::certificates::{Unix, check};
+
+/// Who the cluster is: `/var/lib/kubeboot/cluster.json`. Public halves only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Cluster {
+    /// Version of this record's form.
+    pub format: u32,
+    /// 128 random bits, as 32 hexadecimal digits.
+    pub id: String,
+    /// When it was founded, seconds since 1970. The founding window is counted from here.
+    pub founded: Unix,
+    /// The founding key's public half (Ed25519), base64: tokens derived from the seed name it.
+    pub founding_key: String,
+    /// The cluster identity's public half (Ed25519), base64.
+    pub identity_key: String,
+    /// The founding key's signature over [`Cluster::certified`], base64. The private half was used for this once.
+    pub certificate: String,
+}
+
+/// The form that this version writes.
+const FORMAT: u32 = 1;
+
+impl Cluster {
+    /// A record that is complete but for its signature.
+    pub fn unsigned(id: [u8; 16], founded: Unix, founding_key: &[u8; 32], identity_key: &[u8; 32]) -> Self {
+        Cluster {
+            format: FORMAT,
+            id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
+            founded,
+            founding_key: STANDARD.encode(founding_key),
+            identity_key: STANDARD.encode(identity_key),
+            certificate: String::new(),
+        }
+    }
+
+    /// What the founding key signs: a label, the id, the moment and the identity key, each of fixed form.
+    pub fn certified(&self) -> Vec<u8> {
+        format!("kubeboot founding 1\n{}\n{}\n{}\n", self.id, self.founded, self.identity_key).into_bytes()
+    }
+
+    /// The record as it is written.
+    pub fn text(&self) -> String {
+        text(self)
+    }
+
+    /// Reads and verifies a record.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let record: Cluster = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if record.format != FORMAT {
+            return Err(format!("expected format {FORMAT}, found {}", record.format));
+        }
+        if record.id.len() != 32 || !record.id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err("its id is not 32 hexadecimal digits".to_owned());
+        }
+        let bytes = |text: &str| STANDARD.decode(text).map_err(|error| error.to_string());
+        let (key, signature) = (bytes(&record.founding_key)?, bytes(&record.certificate)?);
+        if !check::ed25519_verifies(&key, &record.certified(), &signature) {
+            return Err("its founding signature does not verify".to_owned());
+        }
+        Ok(record)
+    }
+
+    /// Whether `public` is the identity key's public half.
+    pub fn is_identity(&self, public: &[u8]) -> bool {
+        STANDARD.decode(&self.identity_key).is_ok_and(|key| key == public)
+    }
+}
+
+/// Who the node is: `/var/lib/kubeboot/node.json`, pinned at first boot, because a name or an address that moves
+/// breaks etcd and the certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Node {
+    /// Its name in the cluster.
+    pub name: String,
+    /// The address by which other machines reach it.
+    pub address: IpAddr,
+    /// `/etc/machine-id` at that time.
+    pub machine_id: String,
+}
+
+impl Node {
+    /// The record as it is written.
+    pub fn text(&self) -> String {
+        text(self)
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())
+    }
+}
+
+fn text(record: &impl Serialize) -> String {
+    serde_json::to_string_pretty(record).expect("strings and numbers only") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::Seed;
+
+    fn signed() -> Cluster {
+        let founding = Seed::new([7; 16]).founding_key();
+        let mut record = Cluster::unsigned([1; 16], 1_800_000_000, &founding.public(), &[9; 32]);
+        record.certificate = STANDARD.encode(founding.sign(&record.certified()));
+        record
+    }
+
+    #[test]
+    fn a_record_reads_back_and_a_changed_one_does_not() {
+        let record = signed();
+        assert_eq!(Cluster::parse(record.text().as_bytes()), Ok(record.clone()));
+        assert!(record.is_identity(&[9; 32]) && !record.is_identity(&[8; 32]));
+        let changed = Cluster { founded: record.founded + 1, ..record };
+        assert_eq!(Cluster::parse(changed.text().as_bytes()), Err("its founding signature does not verify".into()));
+    }
+
+    #[test]
+    fn no_cut_of_a_record_reads_as_one() {
+        let text = signed().text();
+        for length in 0..text.len() - 2 {
+            assert!(Cluster::parse(&text.as_bytes()[..length]).is_err(), "{length}");
+        }
+    }
+}
