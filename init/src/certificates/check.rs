@@ -10,6 +10,7 @@ use aws_lc_rs::signature::{
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
 
 use super::Unix;
 use super::expiry::{Standing, Validity};
@@ -148,14 +149,20 @@ fn first_block(pem: &[u8], label: &str) -> Result<Vec<u8>, Fault> {
     Err(Fault::Unreadable(format!("no PEM block {label:?} in it")))
 }
 
-/// The public half of the first private key (PKCS#8, ECDSA P-256) in `pem`.
+/// The public half of the first private key in `pem`: ECDSA P-256, in PKCS#8 or, as the kubelet writes its own, in
+/// RFC 5915 form.
 ///
 /// # Errors
 /// [`Fault::Unreadable`].
 pub fn public_half(pem: &[u8]) -> Result<Vec<u8>, Fault> {
-    let der = zeroize::Zeroizing::new(first_block(pem, "PRIVATE KEY")?);
-    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &der).map_err(unreadable)?;
-    Ok(pair.public_key().as_ref().to_vec())
+    let pair = match first_block(pem, "PRIVATE KEY") {
+        Ok(der) => EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &Zeroizing::new(der)),
+        Err(absent) => {
+            let der = Zeroizing::new(first_block(pem, "EC PRIVATE KEY").map_err(|_| absent)?);
+            EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_ASN1_SIGNING, &der)
+        }
+    };
+    Ok(pair.map_err(unreadable)?.public_key().as_ref().to_vec())
 }
 
 /// The public half of the first Ed25519 private key (PKCS#8) in `pem`.
@@ -163,7 +170,7 @@ pub fn public_half(pem: &[u8]) -> Result<Vec<u8>, Fault> {
 /// # Errors
 /// [`Fault::Unreadable`].
 pub fn ed25519_public_half(pem: &[u8]) -> Result<Vec<u8>, Fault> {
-    let der = zeroize::Zeroizing::new(first_block(pem, "PRIVATE KEY")?);
+    let der = Zeroizing::new(first_block(pem, "PRIVATE KEY")?);
     let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map_err(unreadable)?;
     Ok(pair.public_key().as_ref().to_vec())
 }

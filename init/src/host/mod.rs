@@ -3,8 +3,10 @@
 
 pub mod batch;
 pub mod clock;
+pub mod execute;
 pub mod facts;
 pub mod files;
+pub mod keys;
 pub mod machine_id;
 pub mod mounts;
 pub mod observe;

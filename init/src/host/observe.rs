@@ -37,9 +37,8 @@ fn read(path: &Path) -> io::Result<Entry> {
     }
     if metadata.is_symlink() {
         let target = std::fs::read_link(path)?.to_string_lossy().into_owned();
-        let contents = std::fs::metadata(path)
-            .and_then(|reached| contents(path, reached.len(), reached.is_file()))
-            .ok();
+        let contents =
+            std::fs::metadata(path).and_then(|reached| contents(path, reached.len(), reached.is_file())).ok();
         return Ok(Entry::Link { target, contents });
     }
     Ok(Entry::File { mode, contents: contents(path, metadata.len(), metadata.is_file())? })

@@ -33,7 +33,8 @@ resources:
     ))
 }
 
-/// Whether these bytes are such a configuration, with whatever keys and further resources a person gave it since.
+/// Whether these bytes are such a configuration, with whatever keys of 256 bits and further resources a person gave it
+/// since.
 ///
 /// # Errors
 /// What is wrong, in words without the key.
@@ -47,7 +48,7 @@ pub fn check(bytes: &[u8]) -> Result<(), String> {
     if keys.peek().is_none() {
         return Err("no key in it".to_owned());
     }
-    let whole = |key: &Key| STANDARD.decode(&key.secret).is_ok_and(|secret| [16, 24, 32].contains(&secret.len()));
+    let whole = |key: &Key| STANDARD.decode(&key.secret).is_ok_and(|secret| secret.len() == KEY);
     if keys.all(whole) { Ok(()) } else { Err("a key in it is damaged".to_owned()) }
 }
 
@@ -76,7 +77,12 @@ struct Keys {
 
 #[derive(Deserialize)]
 struct Key {
+    #[serde(deserialize_with = "wiped")]
     secret: Zeroizing<String>,
+}
+
+fn wiped<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Zeroizing<String>, D::Error> {
+    String::deserialize(deserializer).map(Zeroizing::new)
 }
 
 impl Provider {

@@ -42,12 +42,7 @@ const KEY: &str = "    client-key-data: ";
 ///
 /// # Errors
 /// What is wrong, in words.
-pub fn taken_apart(
-    text: &[u8],
-    leaf: Leaf,
-    server: &str,
-    ca: &[u8],
-) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), String> {
+pub fn taken_apart(text: &[u8], leaf: Leaf, server: &str, ca: &[u8]) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), String> {
     let lines = std::str::from_utf8(text).map_err(|error| error.to_string())?;
     let field = |label: &str| {
         let line = lines.lines().find_map(|line| line.strip_prefix(label));

@@ -124,7 +124,9 @@ impl Step {
             | Step::Issue { because, .. }
             | Step::Operator { because, .. } => because,
             Step::Remove { .. } => "left half written by a power cut",
-            Step::Directory { .. } | Step::Mode { .. } | Step::Seed | Step::Identity | Step::Cluster | Step::Flush => "",
+            Step::Directory { .. } | Step::Mode { .. } | Step::Seed | Step::Identity | Step::Cluster | Step::Flush => {
+                ""
+            }
         }
     }
 }
