@@ -10,6 +10,7 @@ pub mod host;
 pub mod kubernetes;
 pub mod paths;
 pub mod plan;
+pub mod preflight;
 pub mod settings;
 pub mod slots;
 pub mod timeline;

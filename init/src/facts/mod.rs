@@ -53,6 +53,8 @@ pub struct Facts {
     /// True once this disk belongs to a cluster: the cluster's or the node's identity is on `/var`. What would stop a
     /// new machine then only warns, where the node can still do its work.
     pub established: bool,
+    /// What the node's record (`/var/lib/kubeboot/node.json`) holds fast; none on a new machine.
+    pub pinned: Option<Pinned>,
     /// The running kernel.
     pub kernel: Kernel,
     /// Controllers of the root cgroup (`cgroup.controllers`); empty where the hierarchy is not version 2.
@@ -85,6 +87,15 @@ pub struct Facts {
     pub listening: Fact<Vec<Socket>>,
     /// The release that this node runs from.
     pub seat: Fact<Seat>,
+}
+
+/// Name and address of a node that has been set up: neither may move, or etcd and the certificates break.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct Pinned {
+    /// The node's name.
+    pub name: String,
+    /// The node's address.
+    pub address: std::net::IpAddr,
 }
 
 /// One line of `/proc/swaps`.

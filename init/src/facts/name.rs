@@ -52,10 +52,13 @@ pub fn rfc1123_problem(name: &str) -> Option<NameProblem> {
     (name.len() > 63).then_some(NameProblem::TooLong)
 }
 
-/// The name that this machine's node gets when none is pinned yet: the setting `name`, else cloud-config's `hostname`,
-/// else the kernel's host name, else (where that is a default that every machine has) `node-` and eight digits that
-/// follow from the machine-id, so that they are the same at each boot. Not judged: see [`rfc1123_problem`].
+/// The node's name: the pinned one, else the setting `name`, else cloud-config's `hostname`, else the kernel's host
+/// name, else (where that is a default that every machine has) `node-` and eight digits that follow from the
+/// machine-id, so that they are the same at each boot. Not judged: see [`rfc1123_problem`].
 pub fn node_name(facts: &Facts, settings: &Settings) -> String {
+    if let Some(pinned) = &facts.pinned {
+        return pinned.name.clone();
+    }
     if let Some(name) = settings.name.as_ref().or(settings.os.hostname.as_ref()) {
         return name.clone();
     }
@@ -80,7 +83,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::facts::{Fact, MachineId, sample};
+    use crate::facts::{Fact, MachineId, Pinned, sample};
 
     #[test]
     fn names_are_judged_as_kubernetes_does() {
@@ -122,5 +125,7 @@ mod tests {
         assert_eq!(node_name(&facts, &settings), "from-cloud-config");
         settings.name = Some("named".into());
         assert_eq!(node_name(&facts, &settings), "named");
+        facts.pinned = Some(Pinned { name: "pinned".into(), address: [10, 0, 2, 15].into() });
+        assert_eq!(node_name(&facts, &settings), "pinned");
     }
 }

@@ -72,6 +72,8 @@ pub enum NoNodeAddress {
     NoAddress(String),
     /// `node.ip` is on no interface.
     NotHere(IpAddr),
+    /// The address that the node has had since it was set up is on no interface any more.
+    Moved(IpAddr),
     /// `node.ip` is of another family than `cluster.pod-cidr`, or can't be reached from elsewhere.
     Unusable(IpAddr),
 }
@@ -85,14 +87,15 @@ impl fmt::Display for NoNodeAddress {
                 write!(f, "the default route leads through {interface}, which has no usable address")
             }
             NoNodeAddress::NotHere(ip) => write!(f, "node.ip is {ip}, which no interface has"),
+            NoNodeAddress::Moved(ip) => write!(f, "this node's address is {ip}, which no interface has any more"),
             NoNodeAddress::Unusable(ip) => write!(f, "node.ip is {ip}, which other nodes can't use"),
         }
     }
 }
 
 impl Facts {
-    /// Chooses the node's address when none is pinned yet: `node.ip`, else the first address of the default route's
-    /// interface, in the family of `cluster.pod-cidr`.
+    /// The node's address: the pinned one, else `node.ip`, else the first address of the default route's interface, in
+    /// the family of `cluster.pod-cidr`.
     ///
     /// # Errors
     /// Why there is none.
@@ -102,9 +105,11 @@ impl Facts {
             super::Fact::Unknown(why) => return Err(NoNodeAddress::Unknown(why.clone())),
         };
         let ipv4 = settings.cluster.pod_cidr.address.is_ipv4();
-        match settings.node.ip {
-            Some(ip) => network.own(ip, ipv4),
-            None => network.chosen(ipv4),
+        match (&self.pinned, settings.node.ip) {
+            (Some(pinned), _) => network.at(pinned.address).ok_or(NoNodeAddress::Moved(pinned.address)),
+            (None, Some(ip)) if ip.is_ipv4() != ipv4 || local_only(ip) => Err(NoNodeAddress::Unusable(ip)),
+            (None, Some(ip)) => network.at(ip).ok_or(NoNodeAddress::NotHere(ip)),
+            (None, None) => network.chosen(ipv4),
         }
     }
 
@@ -144,13 +149,10 @@ impl Network {
         networks
     }
 
-    fn own(&self, ip: IpAddr, ipv4: bool) -> Result<NodeAddress, NoNodeAddress> {
-        if ip.is_ipv4() != ipv4 || local_only(ip) {
-            return Err(NoNodeAddress::Unusable(ip));
-        }
+    fn at(&self, ip: IpAddr) -> Option<NodeAddress> {
         let has = |interface: &&Interface| interface.addresses.iter().any(|address| address.ip == ip);
-        let interface = self.interfaces.iter().find(has).ok_or(NoNodeAddress::NotHere(ip))?;
-        Ok(NodeAddress { ip, interface: interface.name.clone(), mtu: interface.mtu })
+        let interface = self.interfaces.iter().find(has)?;
+        Some(NodeAddress { ip, interface: interface.name.clone(), mtu: interface.mtu })
     }
 
     fn chosen(&self, ipv4: bool) -> Result<NodeAddress, NoNodeAddress> {
@@ -216,7 +218,7 @@ fn masked(ip: IpAddr, prefix: u8) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::{Fact, sample};
+    use crate::facts::{Fact, Pinned, sample};
 
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("an address")
@@ -275,7 +277,10 @@ mod tests {
         assert_eq!(facts.node_address(&settings), Err(NoNodeAddress::Unusable(ip("127.0.0.1"))));
         settings.node.ip = Some(ip("fec0::5"));
         assert_eq!(facts.node_address(&settings), Err(NoNodeAddress::Unusable(ip("fec0::5"))));
-        settings.node.ip = None;
+        let pinned = Pinned { name: "node-a".into(), address: ip("10.9.9.9") };
+        facts.pinned = Some(pinned);
+        assert_eq!(facts.node_address(&settings), Err(NoNodeAddress::Moved(ip("10.9.9.9"))));
+        (facts.pinned, settings.node.ip) = (None, None);
         let mut network = sample::network();
         network.interfaces[1].addresses[0] = Address { ip: ip("169.254.3.4"), prefix: 16 };
         facts.network = Fact::Known(network.clone());

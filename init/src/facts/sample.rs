@@ -22,6 +22,7 @@ pub(crate) fn cidr(text: &str) -> Cidr {
 pub(crate) fn facts() -> Facts {
     Facts {
         established: false,
+        pinned: None,
         kernel: Kernel {
             release: "6.12.57+deb13-amd64".into(),
             filesystems: ["erofs", "ext4", "overlay", "tmpfs"].map(str::to_owned).into(),

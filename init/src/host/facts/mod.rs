@@ -46,6 +46,8 @@ fn gather_from(root: &Root, probe: Probe, ipv4: Result<Ipv4, String>) -> Facts {
     let mounts = text(root, "/proc/self/mountinfo");
     Facts {
         established,
+        // A damaged record is the plan's to name: it owns the file.
+        pinned: serde_json::from_str(&text_or_empty(root, paths::NODE)).ok(),
         kernel: kernel::gather(root),
         cgroup_controllers: cgroup_controllers(root),
         memory: value(root, "/proc/meminfo", procfs::memory_total),

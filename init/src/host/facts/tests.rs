@@ -180,8 +180,10 @@ fn the_seat_says_what_it_lacks() {
 fn a_node_that_boots_again_is_not_measured_again() {
     let machine = Machine::new();
     machine.put(paths::CLUSTER, "{}");
+    machine.put(paths::NODE, r#"{"name":"node-p","address":"10.0.2.15","machine-id":"x"}"#);
     let facts = machine.facts();
     assert!(facts.established);
+    assert_eq!(facts.pinned.map(|pinned| pinned.name).as_deref(), Some("node-p"));
     assert_eq!(facts.write_latency, None);
     let asked = gather_from(&machine.root(), Probe::Always, Ok(vec![]));
     assert!(matches!(asked.write_latency, Some(Fact::Known(_))));
