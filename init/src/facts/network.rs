@@ -141,7 +141,7 @@ impl Network {
         let routed = self.routes.iter().map(|route| (route.destination, route.interface.as_str()));
         let mut networks: Vec<(Cidr, &str)> = Vec::new();
         for (cidr, interface) in on_links.chain(routed) {
-            let seen = networks.iter().any(|(known, _)| overlap(known, &cidr) && known.prefix <= cidr.prefix);
+            let seen = networks.iter().any(|(known, _)| known.overlaps(&cidr) && known.prefix <= cidr.prefix);
             if cidr.prefix > 0 && !is_of_the_node(interface) && !local_only(cidr.address) && !seen {
                 networks.push((cidr, interface));
             }
@@ -164,7 +164,7 @@ impl Network {
         // An interface may have addresses in several networks: the gateway's is the one that packets leave with.
         let beside = |address: &&Address| {
             let cidr = Cidr { address: address.ip, prefix: address.prefix };
-            usable(address) && route.gateway.is_some_and(|gateway| contains(&cidr, gateway))
+            usable(address) && route.gateway.is_some_and(|gateway| cidr.contains(gateway))
         };
         let addresses = &interface.addresses;
         let address = addresses.iter().find(beside).or_else(|| addresses.iter().find(usable)).ok_or_else(none)?;
@@ -183,22 +183,6 @@ fn local_only(ip: IpAddr) -> bool {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified() || ip.is_multicast(),
     }
-}
-
-/// True if `ip` lies in the block.
-pub fn contains(cidr: &Cidr, ip: IpAddr) -> bool {
-    cidr.address.is_ipv4() == ip.is_ipv4() && masked(cidr.address, cidr.prefix) == masked(ip, cidr.prefix)
-}
-
-/// True if the blocks share an address.
-pub fn overlap(a: &Cidr, b: &Cidr) -> bool {
-    let shorter = a.prefix.min(b.prefix);
-    contains(&Cidr { address: a.address, prefix: shorter }, b.address)
-}
-
-/// The block's text, such as `10.244.0.0/16`.
-pub fn show(cidr: &Cidr) -> String {
-    format!("{}/{}", cidr.address, cidr.prefix)
 }
 
 /// The first `prefix` bits of an address, the rest zero.
@@ -316,22 +300,7 @@ mod tests {
             network.routes.push(Route { destination, gateway: None, interface: name.into(), metric: 0 });
         }
         let shown: Vec<String> =
-            network.host_networks().iter().map(|(cidr, interface)| format!("{} {interface}", show(cidr))).collect();
+            network.host_networks().iter().map(|(cidr, interface)| format!("{cidr} {interface}")).collect();
         assert_eq!(shown, ["10.0.2.0/24 eth0", "172.16.0.0/12 eth0"]);
-    }
-
-    #[test]
-    fn blocks_overlap_when_one_holds_the_other() {
-        let overlaps = |a: &str, b: &str| {
-            let (a, b) = (sample::cidr(a), sample::cidr(b));
-            assert_eq!(overlap(&a, &b), overlap(&b, &a));
-            overlap(&a, &b)
-        };
-        assert!(overlaps("10.0.0.0/8", "10.96.0.0/16"));
-        assert!(overlaps("10.96.7.9/32", "10.96.0.0/16"));
-        assert!(!overlaps("10.95.0.0/16", "10.96.0.0/16"));
-        assert!(overlaps("0.0.0.0/0", "10.96.0.0/16"));
-        assert!(!overlaps("::/0", "10.96.0.0/16"), "families never overlap");
-        assert!(overlaps("fd00::/8", "fd00:10::/56"));
     }
 }

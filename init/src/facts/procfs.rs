@@ -240,7 +240,7 @@ mod tests {
             .iter()
             .map(|route| {
                 let gateway = route.gateway.map(|ip| ip.to_string()).unwrap_or_default();
-                let to = crate::facts::show(&route.destination);
+                let to = route.destination;
                 format!("{to} via {gateway} dev {} metric {}", route.interface, route.metric)
             })
             .collect();
@@ -259,7 +259,7 @@ mod tests {
         );
         let routes = routes_ipv6(&text);
         assert_eq!(routes.len(), 2);
-        assert_eq!(crate::facts::show(&routes[0].destination), "fec0::/64");
+        assert_eq!(routes[0].destination.to_string(), "fec0::/64");
         assert_eq!(routes[1].destination.prefix, 0);
         assert_eq!(routes[1].gateway, Some("fe80::2".parse().expect("an address")));
         assert_eq!(routes[1].metric, 1024);

@@ -6,16 +6,13 @@ use super::{
     Address, Clock, Dmi, Fact, Facts, FileSystem, Interface, Kernel, MachineId, Network, Presence, Route, Seat,
     WriteLatency, kernel,
 };
-use crate::settings::{
-    Api, Backend, Cidr, Cluster, Egress, Network as NetworkSettings, Node, Os, ProxyMode, Registry, Role, Settings,
-};
+use crate::settings::{Cidr, Inputs, Role, Settings, validate};
 
 const GIB: u64 = 1 << 30;
 
 /// A block of addresses.
 pub(crate) fn cidr(text: &str) -> Cidr {
-    let (address, prefix) = text.split_once('/').expect("an address and a prefix");
-    Cidr { address: address.parse().expect("an address"), prefix: prefix.parse().expect("a prefix") }
+    text.parse().expect("a block")
 }
 
 /// Facts that every check passes.
@@ -90,24 +87,6 @@ pub(crate) fn network() -> Network {
 
 /// Default settings of a founder.
 pub(crate) fn settings() -> Settings {
-    Settings {
-        role: Some(Role::Init),
-        name: None,
-        join: vec![],
-        operator: vec![],
-        report: None,
-        cluster: Cluster {
-            pod_cidr: cidr("10.244.0.0/16"),
-            service_cidr: cidr("10.96.0.0/16"),
-            dns_domain: "cluster.local".into(),
-        },
-        node: Node::default(),
-        api: Api::default(),
-        network: NetworkSettings { backend: Backend::Vxlan, mtu: None },
-        proxy: ProxyMode::Nftables,
-        registry: Registry::default(),
-        egress: Egress::default(),
-        addons: vec!["coredns".into()],
-        os: Os::default(),
-    }
+    let Ok(validated) = validate(Inputs::merge(vec![])) else { panic!("defaults are valid") };
+    Settings { role: Some(Role::Init), ..validated.settings }
 }

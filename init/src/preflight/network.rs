@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{Finding, Outcome, Subject, error, given, warning};
 use crate::facts::ports::WATCHED;
-use crate::facts::{NoNodeAddress, Socket, contains, overlap, show};
+use crate::facts::{NoNodeAddress, Socket};
 use crate::settings::{Backend, Cidr};
 
 pub(super) fn node_address(subject: &Subject) -> Outcome {
@@ -60,25 +60,24 @@ fn address_fix(problem: &NoNodeAddress, family: &str) -> String {
 pub(super) fn overlaps(subject: &Subject) -> Outcome {
     let cluster = &subject.settings.cluster;
     let (pods, services) = (cluster.pod_cidr, cluster.service_cidr);
-    let both = format!("pods ({}) and Services ({}) share addresses", show(&pods), show(&services));
+    let both = format!("pods ({}) and Services ({}) share addresses", pods, services);
     let mut findings: Vec<Finding> = Vec::new();
-    if overlap(&pods, &services) {
+    if pods.overlaps(&services) {
         findings.push(error(both, "choose another cluster.pod-cidr or cluster.service-cidr"));
     }
     let named = [("pods", "cluster.pod-cidr", pods), ("Services", "cluster.service-cidr", services)];
     let fix = |setting: &str| format!("choose another {setting}");
     if let Some(network) = subject.facts.network.known() {
         for (host, interface) in network.host_networks() {
-            for (what, setting, cidr) in named.iter().filter(|(_, _, cidr)| overlap(cidr, &host)) {
-                let found =
-                    format!("{what} ({}) share addresses with the network {} of {interface}", show(cidr), show(&host));
+            for (what, setting, cidr) in named.iter().filter(|(_, _, cidr)| cidr.overlaps(&host)) {
+                let found = format!("{what} ({}) share addresses with the network {} of {interface}", cidr, host);
                 findings.push(error(found, fix(setting)));
             }
         }
     }
     for server in subject.facts.name_servers.known().into_iter().flatten() {
-        for (what, setting, cidr) in named.iter().filter(|(_, _, cidr)| contains(cidr, *server)) {
-            let found = format!("the name server {server} has an address of {what} ({})", show(cidr));
+        for (what, setting, cidr) in named.iter().filter(|(_, _, cidr)| cidr.contains(*server)) {
+            let found = format!("the name server {server} has an address of {what} ({})", cidr);
             findings.push(error(found, fix(setting)));
         }
     }
