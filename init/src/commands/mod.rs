@@ -1,6 +1,7 @@
 //! One file for each subcommand: gather through `host`, decide with the pure rooms, act through `host`.
 
 mod etc;
+mod preflight;
 mod token;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -21,6 +22,8 @@ enum Command {
     /// In the initrd: make /etc writable for this boot and give the machine its id
     #[command(hide = true)]
     Etc(etc::Args),
+    /// Check whether this machine can be a node; all findings at once, each with its fix
+    Preflight(preflight::Args),
     /// Make tokens
     Token(token::Args),
 }
@@ -48,6 +51,7 @@ pub fn main() -> std::process::ExitCode {
     };
     match line.command {
         Command::Etc(args) => etc::run(&args),
+        Command::Preflight(args) => preflight::run(&args),
         Command::Token(args) => token::run(&args),
     }
     .into()

@@ -1,0 +1,88 @@
+//! `kubeboot preflight`: whether this machine can become, or go on being, a node. Writes nothing but the probe file.
+
+use std::io::Write as _;
+
+use clap::ValueEnum;
+
+use super::Output;
+use crate::exit::Exit;
+use crate::host::facts::{self, Probe};
+use crate::host::files;
+use crate::host::root::Root;
+use crate::paths;
+use crate::preflight;
+use crate::settings::{Inputs, Role, Settings, frozen::Frozen, validate};
+
+/// The command's arguments.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    kubeboot preflight                          as what this machine is set to become\n  \
+    kubeboot preflight --role worker            could it be a worker?\n  \
+    kubeboot preflight --output json | jq .     for programs\n\n\
+    Exits with 3 if there is an error.")]
+pub struct Args {
+    /// What the machine is to become [default: as it was told, else init]
+    #[arg(long, value_enum)]
+    role: Option<Wanted>,
+    /// How to answer
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// A role on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Wanted {
+    /// Founds the cluster
+    Init,
+    /// A further control plane
+    ControlPlane,
+    /// A worker
+    Worker,
+}
+
+impl From<Wanted> for Role {
+    fn from(wanted: Wanted) -> Self {
+        match wanted {
+            Wanted::Init => Role::Init,
+            Wanted::ControlPlane => Role::ControlPlane,
+            Wanted::Worker => Role::Worker,
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Exit {
+    let root = Root::system();
+    let settings = match settings(&root) {
+        Ok(settings) => settings,
+        Err(problem) => {
+            eprintln!("kubeboot: {problem}");
+            return Exit::BadInput;
+        }
+    };
+    let role = args.role.map(Role::from).or(settings.role).unwrap_or(Role::Init);
+    let report = preflight::run(&facts::gather_with(&root, Probe::Always), &settings, role);
+    let text = match args.output {
+        Output::Text => report.table(),
+        Output::Json => report.json(),
+    };
+    match (std::io::stdout().write_all(text.as_bytes()), report.passed) {
+        (Err(_), _) => Exit::Failure,
+        (Ok(()), true) => Exit::Success,
+        (Ok(()), false) => Exit::Preflight,
+    }
+}
+
+/// The settings in force: those frozen at the first success, else the defaults.
+fn settings(root: &Root) -> Result<Settings, String> {
+    let frozen = files::read_optional(&root.path(paths::FROZEN));
+    match frozen.map_err(|error| format!("can't read {}: {error}", paths::FROZEN))? {
+        Some(text) => Frozen::parse(&String::from_utf8_lossy(&text))
+            .map(|frozen| frozen.settings)
+            .map_err(|why| format!("can't use {}: {why}", paths::FROZEN)),
+        None => match validate(Inputs::merge(Vec::new())) {
+            Ok(validated) => Ok(validated.settings),
+            Err(_) => Err("the defaults are not valid".into()),
+        },
+    }
+}
