@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod commands;
 pub mod exit;
 pub mod facts;
+pub mod health;
 pub mod host;
 pub mod kubernetes;
 pub mod paths;

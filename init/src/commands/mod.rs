@@ -1,6 +1,7 @@
 //! One file for each subcommand: gather through `host`, decide with the pure rooms, act through `host`.
 
 mod etc;
+mod images;
 mod preflight;
 mod token;
 
@@ -26,6 +27,9 @@ enum Command {
     Preflight(preflight::Args),
     /// Make tokens
     Token(token::Args),
+    /// Give containerd the node's own image, or the archives of a volume
+    #[command(hide = true)]
+    Images(images::Args),
 }
 
 /// How a command answers.
@@ -53,6 +57,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Etc(args) => etc::run(&args),
         Command::Preflight(args) => preflight::run(&args),
         Command::Token(args) => token::run(&args),
+        Command::Images(args) => images::run(&args),
     }
     .into()
 }

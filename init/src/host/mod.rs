@@ -1,6 +1,7 @@
 //! The only door to files, network, processes, clock and randomness.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the shell that effects live in")]
 
+pub mod api;
 pub mod batch;
 pub mod clock;
 pub mod execute;
@@ -10,6 +11,7 @@ pub mod keys;
 pub mod machine_id;
 pub mod mounts;
 pub mod observe;
+pub mod oci;
 pub mod process;
 pub mod random;
 pub mod report;

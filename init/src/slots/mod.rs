@@ -10,6 +10,7 @@
 //! release is no slot of the table: it is always there, always committed, and never written.
 
 mod choice;
+mod seat;
 mod store;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use choice::{Choice, Record, choose};
+pub use seat::{CheckedBy, PassedOver, SeatFacts};
 pub use store::{Damaged, FORMAT, read, write};
 
 /// How many boots a trial gets before its slot counts as bad: one that a power cut may spoil, and one more.
@@ -47,6 +49,7 @@ impl Slot {
 
 /// What can be booted: a slot, or the image's own release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Seat {
     /// A release on `/var`.
     Slot(Slot),

@@ -1,0 +1,187 @@
+//! `kubeboot images`: gives containerd the one local image, and with `--volume` the archives that an operator brought.
+//!
+//! The local image is on the way to Ready, so this starts one program and no more. Archives are not: they are imported
+//! by a unit of its own, beside the kubelet.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::exit::Exit;
+use crate::host::oci::{self, Image};
+use crate::host::root::Root;
+use crate::host::{clock, files, mounts, process};
+use crate::paths;
+
+/// The image that every pod of kubeboot's runs in, and that keeps every pod's namespaces.
+const LOCAL: &str = "kubeboot.local/pause:1";
+/// Keeps the kubelet's image garbage collection away (containerd's CRI plugin).
+const PINNED: &str = "io.cri-containerd.pinned=pinned";
+/// File system label of a volume with archives.
+const LABEL: &str = "kubeboot-images";
+/// Where such a volume is mounted.
+const VOLUME: &str = "/run/kubeboot/images";
+/// Most archives taken from a volume.
+const ARCHIVES: usize = 128;
+/// How long containerd may take for a question.
+const ANSWER: Duration = Duration::from_secs(60);
+/// How long it may take for one archive.
+const IMPORT: Duration = Duration::from_secs(600);
+
+/// The command's arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Import the *.tar archives of the volume labelled kubeboot-images instead of the node's own image
+    #[arg(long)]
+    volume: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Exit {
+    let root = Root::system();
+    match if args.volume { import_volume(&root) } else { import_local(&root) } {
+        Ok(words) => {
+            println!("{words}");
+            Exit::Success
+        }
+        Err(error) => {
+            eprintln!("kubeboot: {error}");
+            Exit::Failure
+        }
+    }
+}
+
+fn import_local(root: &Root) -> Result<String, String> {
+    let archive = root.path(paths::SEAT).join("images/kubeboot.tar");
+    let images = oci::images(&archive).map_err(|error| format!("can't read {}: {error}", archive.display()))?;
+    let image = images.first().ok_or_else(|| format!("{} holds no image", archive.display()))?;
+    // A digest that containerd has never stored needs no question.
+    if stored(root, &image.digest) && present(root, LOCAL)?.is_some_and(|found| found == image.digest) {
+        return Ok(format!("{LOCAL} is there"));
+    }
+    let start = clock::monotonic();
+    import(root, &archive, &["--label", PINNED])?;
+    Ok(format!("imported {LOCAL} in {:.1} s", (clock::monotonic() - start).as_secs_f64()))
+}
+
+fn import_volume(root: &Root) -> Result<String, String> {
+    let device = root.path("/dev/disk/by-label").join(LABEL);
+    if !files::exists(&device) {
+        return Ok(format!("no volume is labelled {LABEL}"));
+    }
+    let target = root.path(VOLUME);
+    let failed = |error: String| format!("can't mount the volume labelled {LABEL}: {error}");
+    files::make_folder(&target, 0o755).map_err(|error| failed(error.to_string()))?;
+    let (from, to) = (device.display().to_string(), target.display().to_string());
+    process::run("mount", &["-o", "ro,nodev,nosuid,noexec", &from, &to], ANSWER)
+        .map_err(|error| failed(error.to_string()))?;
+    let result = import_archives(root, &target);
+    if let Err(error) = mounts::unmount(&target, false) {
+        eprintln!("kubeboot: can't unmount {}: {error}", target.display());
+    }
+    result
+}
+
+fn import_archives(root: &Root, folder: &Path) -> Result<String, String> {
+    let mut archives: Vec<PathBuf> = files::list(folder)
+        .map_err(|error| format!("can't list the volume labelled {LABEL}: {error}"))?
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tar")))
+        .collect();
+    archives.sort();
+    let beyond = archives.len().saturating_sub(ARCHIVES);
+    archives.truncate(ARCHIVES);
+    let (mut imported, mut known, mut failed) = (0, 0, Vec::new());
+    for archive in &archives {
+        match import_archive(root, archive) {
+            Ok(true) => imported += 1,
+            Ok(false) => known += 1,
+            Err(error) => failed.push(format!("{}: {error}", archive.display())),
+        }
+    }
+    if beyond > 0 {
+        failed.push(format!("{beyond} archives are more than the {ARCHIVES} that are taken from a volume"));
+    }
+    if failed.is_empty() {
+        Ok(format!("imported {imported} archives of the volume labelled {LABEL}; {known} were there"))
+    } else {
+        Err(format!(
+            "imported {imported} of {} archives of the volume labelled {LABEL}. Not imported: {}. Fix: write archives \
+             with `skopeo copy … oci-archive:NAME.tar:REGISTRY/IMAGE:TAG` or `ctr images export`",
+            archives.len(),
+            failed.join("; ")
+        ))
+    }
+}
+
+/// False when containerd has every image of the archive by name and digest.
+fn import_archive(root: &Root, archive: &Path) -> Result<bool, String> {
+    // An archive without an index may be of Docker's kind, which containerd reads too.
+    let images = oci::images(archive).unwrap_or_default();
+    let mut all_there = !images.is_empty();
+    for Image { name, digest } in &images {
+        let found = match name {
+            Some(name) if stored(root, digest) => present(root, name)?,
+            _ => None,
+        };
+        all_there &= found.as_ref() == Some(digest);
+    }
+    if !all_there {
+        import(root, archive, &[])?;
+    }
+    Ok(!all_there)
+}
+
+/// Whether containerd's content store has the blob.
+fn stored(root: &Root, digest: &str) -> bool {
+    digest.strip_prefix("sha256:").is_some_and(|hex| {
+        let blobs = "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256";
+        hex.len() == 64
+            && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && files::exists(&root.path(blobs).join(hex))
+    })
+}
+
+/// Digest of the image that containerd knows by this name.
+fn present(root: &Root, name: &str) -> Result<Option<String>, String> {
+    let listing = ctr(root, &["images", "ls", &format!("name=={name}")], ANSWER)?;
+    Ok(listing_digest(&listing, name))
+}
+
+/// From `ctr images ls`: a heading, then REF, TYPE, DIGEST, … in columns.
+fn listing_digest(listing: &str, name: &str) -> Option<String> {
+    let row = listing.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    row.filter(|columns| columns.first() == Some(&name)).find_map(|columns| columns.get(2).map(ToString::to_string))
+}
+
+fn import(root: &Root, archive: &Path, options: &[&str]) -> Result<(), String> {
+    let archive = archive.display().to_string();
+    // Without --local the daemon's transfer service would do the same work with more round trips.
+    let arguments = [&["images", "import", "--local"], options, &[&archive]].concat();
+    ctr(root, &arguments, IMPORT).map(drop)
+}
+
+fn ctr(root: &Root, arguments: &[&str], limit: Duration) -> Result<String, String> {
+    let program = root.path(paths::SEAT).join("bin/ctr").display().to_string();
+    let arguments = [&["--namespace", "k8s.io"], arguments].concat();
+    process::run(&program, &arguments, limit).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_the_third_column_of_the_images_row() {
+        let listing = "REF TYPE DIGEST SIZE PLATFORMS LABELS \nkubeboot.local/pause:1 \
+                       application/vnd.oci.image.manifest.v1+json sha256:ab 1.0 KiB linux/amd64 \
+                       io.cri-containerd.pinned=pinned \n";
+        assert_eq!(listing_digest(listing, LOCAL).as_deref(), Some("sha256:ab"));
+        assert_eq!(listing_digest(listing, "kubeboot.local/pause:2"), None);
+    }
+
+    #[test]
+    fn a_digest_that_is_a_path_is_never_looked_up() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!stored(&Root::at(folder.path()), "sha256:../../../../../../../etc/passwd"));
+    }
+}
