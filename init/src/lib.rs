@@ -14,5 +14,6 @@ pub mod plan;
 pub mod preflight;
 pub mod settings;
 pub mod slots;
+pub mod sources;
 pub mod timeline;
 pub mod token;

@@ -60,3 +60,5 @@ pub const LAST_ERROR: &str = "/run/kubeboot/error.json";
 pub const HEALTH: &str = "/run/kubeboot/health.json";
 /// Name of the serial device that gets every event too, such as `ttyS1`; missing when there is none.
 pub const REPORT_DEVICE: &str = "/run/kubeboot/report-device";
+/// What `kubeboot init` or the prompt was given, mode 0600. TOML, the source that wins over every other.
+pub const BY_HAND: &str = "/run/kubeboot/by-hand.toml";

@@ -16,5 +16,6 @@ pub mod process;
 pub mod random;
 pub mod report;
 pub mod root;
+pub mod sources;
 pub mod systemd;
 pub mod wait;

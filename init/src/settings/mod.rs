@@ -20,6 +20,7 @@ pub use cidr::Cidr;
 pub use inputs::{Fragment, Given, Inputs, OsFragment, Value};
 pub use origin::{Origin, Source};
 pub use problem::{Problem, Warning, quoted};
+pub use rules::is_dns_name;
 pub use validate::{Validated, validate};
 
 /// What a machine is to become.

@@ -1,0 +1,218 @@
+//! Reads what the machine was told, bounded: kernel command line, credentials, volumes, baked file, by hand.
+
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::libc;
+use nix::mount::MsFlags;
+use zeroize::Zeroizing;
+
+use super::root::Root;
+use super::{files, mounts, process};
+use crate::paths;
+use crate::settings::{Origin, Problem, Source, Validated, validate};
+use crate::sources::{Bytes, Gathered, LIMIT, Layout, Volume, parse};
+
+/// Where the devices with known labels are linked (systemd's udev rules).
+const BY_LABEL: &str = "/dev/disk/by-label";
+/// The labels that are looked for, in the order in which their volumes win.
+const LABELS: [(&str, Layout); 4] = [
+    ("cidata", Layout::NoCloud),
+    ("CIDATA", Layout::NoCloud),
+    ("config-2", Layout::ConfigDrive),
+    ("CONFIG-2", Layout::ConfigDrive),
+];
+/// How long udev may take with the devices that are there.
+const SETTLE: Duration = Duration::from_secs(20);
+/// Where systemd puts credentials that were passed to the whole system.
+const SYSTEM_CREDENTIALS: &str = "/run/credentials/@system";
+
+/// Reads every source, merges them and judges the result.
+///
+/// # Errors
+/// Every problem at once; nothing was changed.
+pub fn read(root: &Root) -> Result<Validated, Vec<Problem>> {
+    validate(parse(&gather(root)))
+}
+
+/// Reads every source. A source that is missing is nothing; one that is there and can't be read is a problem.
+pub fn gather(root: &Root) -> Gathered {
+    let mut gathered = Gathered::default();
+    let by_hand = optional(&mut gathered, Source::ByHand, &root.path(paths::BY_HAND));
+    gathered.by_hand = by_hand;
+    credentials(&mut gathered, root);
+    let line = optional(&mut gathered, Source::KernelCommandLine, &root.path("/proc/cmdline"));
+    gathered.command_line = line.unwrap_or_default();
+    volumes(&mut gathered, root);
+    let baked = optional(&mut gathered, Source::Baked, &root.path(paths::BAKED));
+    gathered.baked = baked;
+    gathered
+}
+
+fn unreadable(source: Source, path: &Path, error: &io::Error) -> Problem {
+    let found = format!("{}, which can't be read: {error}", path.display());
+    Problem::source(Origin::whole(source), found, format!("a file of at most {LIMIT} bytes"))
+}
+
+fn optional(gathered: &mut Gathered, source: Source, path: &Path) -> Option<Bytes> {
+    match read_bounded(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            gathered.problems.push(unreadable(source, path, &error));
+            None
+        }
+    }
+}
+
+/// A regular file of at most [`LIMIT`] bytes; none when it is not there. Symbolic links are not followed in its last
+/// component, and a pipe or a device is refused without waiting for it.
+fn read_bounded(path: &Path) -> io::Result<Option<Bytes>> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    let file = match options.open(path) {
+        Ok(file) => file,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    let bound = u64::try_from(LIMIT).unwrap_or(u64::MAX) + 1;
+    file.take(bound).read_to_end(&mut bytes)?;
+    if bytes.len() > LIMIT {
+        return Err(io::Error::new(ErrorKind::FileTooLarge, format!("it is longer than {LIMIT} bytes")));
+    }
+    Ok(Some(bytes))
+}
+
+/// Credentials named `kubeboot.…`: the service's own directory first, then the system's.
+fn credentials(gathered: &mut Gathered, root: &Root) {
+    let own = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    for directory in own.into_iter().chain([root.path(SYSTEM_CREDENTIALS)]) {
+        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.starts_with("kubeboot."))
+            .take(64)
+            .collect();
+        names.sort();
+        for name in names {
+            if gathered.credentials.iter().any(|(known, _)| *known == name) {
+                continue;
+            }
+            let source = Source::Credential { name: name.clone() };
+            if let Some(bytes) = optional(gathered, source, &directory.join(&name)) {
+                gathered.credentials.push((name, bytes));
+            }
+        }
+    }
+}
+
+fn volumes(gathered: &mut Gathered, root: &Root) {
+    // The links below /dev/disk appear once udev has seen the devices. Where there is no udev there are no links.
+    if files::exists(&root.path("/run/udev/control")) {
+        let _ = process::output("udevadm", &["settle", "--timeout=15"], SETTLE);
+    }
+    let mut seen = Vec::new();
+    for (label, layout) in LABELS {
+        let Ok(device) = std::fs::canonicalize(root.path(BY_LABEL).join(label)) else { continue };
+        if seen.contains(&device) {
+            continue;
+        }
+        seen.push(device.clone());
+        let name = format!("{label} volume {}", device.display());
+        match mounted(root, &device) {
+            Ok(mounted) => {
+                let volume = read_volume(gathered, &mounted.0, layout, &name);
+                gathered.volumes.push(volume);
+            }
+            Err(error) => {
+                let origin = Origin::whole(Source::UserData { file: name });
+                let found = format!("a volume that can't be mounted: {error}");
+                gathered.problems.push(Problem::source(origin, found, "an ISO 9660 or vfat file system"));
+            }
+        }
+    }
+}
+
+/// A volume that is unmounted when this is dropped.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = mounts::unmount(&self.0, true);
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+fn mounted(root: &Root, device: &Path) -> io::Result<Mounted> {
+    let target = root.path(paths::RUN).join("volume");
+    std::fs::create_dir_all(&target)?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    let mut last = None;
+    for (kind, options) in [("iso9660", None), ("vfat", Some("utf8"))] {
+        match nix::mount::mount(Some(device), &target, Some(kind), flags, options) {
+            Ok(()) => return Ok(Mounted(target)),
+            Err(error) => last = last.or(Some(error)),
+        }
+    }
+    let _ = std::fs::remove_dir(&target);
+    Err(last.unwrap_or(nix::Error::EINVAL).into())
+}
+
+fn read_volume(gathered: &mut Gathered, at: &Path, layout: Layout, name: &str) -> Volume {
+    let files = match layout {
+        Layout::NoCloud => ["user-data", "meta-data", "network-config"],
+        Layout::ConfigDrive => {
+            ["openstack/latest/user_data", "openstack/latest/meta_data.json", "openstack/latest/network_data.json"]
+        }
+    };
+    let [user_data, meta_data, network] = files.map(|file| {
+        let source = Source::UserData { file: format!("{name}, {file}") };
+        optional(gathered, source, &at.join(file))
+    });
+    Volume { layout, name: name.to_owned(), user_data, meta_data, network }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(root: &Root, path: &str, contents: &str) {
+        let path = root.path(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, contents).unwrap();
+    }
+
+    #[test]
+    fn sources_win_in_their_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        write(&root, "/proc/cmdline", "root=x kubeboot.role=init kubeboot.name=line\n");
+        write(&root, paths::BAKED, "name = 'baked'\nnetwork.mtu = 1400\n");
+        write(&root, "/run/credentials/@system/kubeboot.config", "name: credential\n");
+        let read = read(&root).ok().unwrap();
+        assert_eq!(read.settings.name.as_deref(), Some("credential"));
+        assert_eq!(read.settings.network.mtu, Some(1400));
+        assert_eq!(read.origins["network.mtu"], Origin { source: Source::Baked, line: Some(2) });
+        assert_eq!(read.origins["role"], Origin::whole(Source::KernelCommandLine));
+        write(&root, paths::BY_HAND, "name = 'hand'\n");
+        assert_eq!(super::read(&root).ok().unwrap().settings.name.as_deref(), Some("hand"));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_or_too_long_is_a_problem() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        write(&root, "/elsewhere", "role = 'init'");
+        std::fs::create_dir_all(root.path(paths::BAKED).parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(root.path("/elsewhere"), root.path(paths::BAKED)).unwrap();
+        write(&root, "/proc/cmdline", &"x".repeat(LIMIT + 1));
+        let problems = gather(&root).problems;
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].found.contains("longer than"), "{}", problems[0]);
+    }
+}
