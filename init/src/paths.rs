@@ -2,6 +2,8 @@
 //!
 //! Constants are absolute; `host::Root` joins them below another root in tests.
 
+use std::path::{Path, PathBuf};
+
 /// What survives: kubeboot's own state, mode 0700.
 pub const STATE: &str = "/var/lib/kubeboot";
 /// Who the cluster is: id, founding record, public halves only. JSON. Written before etcd starts, never again.
@@ -62,3 +64,17 @@ pub const HEALTH: &str = "/run/kubeboot/health.json";
 pub const REPORT_DEVICE: &str = "/run/kubeboot/report-device";
 /// What `kubeboot init` or the prompt was given, mode 0600. TOML, the source that wins over every other.
 pub const BY_HAND: &str = "/run/kubeboot/by-hand.toml";
+
+/// `.NAME.kubeboot-new` beside the file: one name, so that a torn attempt is overwritten by the next, never collected.
+///
+/// # Errors
+/// A path without a name.
+pub fn temporary_beside(path: &Path) -> std::io::Result<PathBuf> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidInput, "expected a file's path"))?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(".kubeboot-new");
+    Ok(path.with_file_name(hidden))
+}

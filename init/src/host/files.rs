@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+pub use crate::paths::temporary_beside;
+
 /// Replaces `path` by `contents`: a temporary file in the same directory with `mode` from its creation, fsync, rename,
 /// fsync of the directory.
 ///
@@ -114,18 +116,6 @@ pub fn remove(path: &Path) -> io::Result<()> {
 /// A directory that can't be opened or synced.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
-}
-
-/// `.NAME.kubeboot-new` beside the file: one name, so that a torn attempt is overwritten by the next, never collected.
-///
-/// # Errors
-/// A path without a name.
-pub fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "expected a file's path"))?;
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(".kubeboot-new");
-    Ok(path.with_file_name(hidden))
 }
 
 fn write_new(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use crate::certificates::profile::{KUBELET_CLIENT, KUBELET_CLIENT_CURRENT};
 use crate::certificates::{Authority, Fault, Inspected, Leaf, OperatorKey, Subject, Unix, check};
-use crate::host::files::temporary_beside;
 use crate::kubernetes::{self, encryption, kubeconfig};
 use crate::paths;
+use crate::paths::temporary_beside;
 use crate::settings::{Backend, ProxyMode, Settings};
 use crate::token::Token;
 

@@ -33,7 +33,7 @@ pub(super) fn space(subject: &Subject) -> Outcome {
     given(&subject.facts.var, |var| {
         let mut findings: Vec<Finding> = Vec::new();
         let free = format!("{} of {} are free on /var ({})", size(var.available), size(var.total), var.source);
-        let fix = "give the machine a larger disk (the partition grows at the next boot), or delete what is not needed";
+        let fix = "give the machine a larger disk, or delete what is not needed";
         // The kubelet's default evictionHard: imagefs.available below 15 %, nodefs.inodesFree below 5 %.
         if var.available < GIB {
             findings.push(error(format!("only {free}"), fix));

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read as _;
 
-use super::{Root, names, text, text_or_empty};
+use super::{Root, names, text_or_empty};
 use crate::facts::{Owner, Socket, ports::WATCHED, procfs};
 
 /// Lists the listening sockets and, only if there are any, looks for their processes: that reads every process's
 /// descriptors.
 pub(super) fn gather(root: &Root) -> Result<Vec<Socket>, String> {
-    let mut listeners = procfs::listeners(&text(root, "/proc/net/tcp")?);
+    let table = |path| whole(root, path).map_err(|error| format!("can't read {path}: {error}"));
+    let mut listeners = procfs::listeners(&table("/proc/net/tcp")?);
     // A kernel without IPv6 lacks this one.
-    listeners.extend(procfs::listeners(&text_or_empty(root, "/proc/net/tcp6")));
+    listeners.extend(procfs::listeners(&whole(root, "/proc/net/tcp6").unwrap_or_default()));
     listeners.retain(|listener| WATCHED.iter().any(|port| port.number == listener.port));
     let owners = owners(root, listeners.iter().map(|listener| listener.inode).filter(|inode| *inode != 0).collect());
     Ok(listeners
@@ -22,6 +24,16 @@ pub(super) fn gather(root: &Root) -> Result<Vec<Socket>, String> {
             owner: owners.get(&listener.inode).cloned(),
         })
         .collect())
+}
+
+/// A socket table in few reads: the kernel walks all of its hash table for each one, 2 ms on a large machine, and the
+/// standard library starts with small ones where a file has no size.
+fn whole(root: &Root, path: &str) -> std::io::Result<String> {
+    const SEVERAL_PAGES: usize = 1 << 16;
+    let mut file = fs::File::open(root.path(path))?;
+    let mut bytes = Vec::with_capacity(SEVERAL_PAGES);
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Finds a process for each socket inode, and stops when it has them all.

@@ -15,9 +15,9 @@ use crate::facts::{Fact, FileSystem, WriteLatency, procfs};
 /// As much as etcd writes for a small commit: the size that its documentation has a disk tested with.
 const WRITE_BYTES: usize = 2300;
 /// At most so many writes.
-const WRITES: usize = 100;
+const WRITES: usize = 60;
 /// No write starts after this time: a boot waits for it. The write under way then ends in its own time.
-const BUDGET: Duration = Duration::from_millis(250);
+const BUDGET: Duration = Duration::from_millis(150);
 /// Name of the probe file, where a file without a name can't be had.
 const PROBE: &str = ".kubeboot-probe";
 
