@@ -12,6 +12,7 @@ pub mod kubernetes;
 pub mod paths;
 pub mod plan;
 pub mod preflight;
+pub mod release;
 pub mod settings;
 pub mod slots;
 pub mod sources;

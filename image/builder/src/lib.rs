@@ -6,7 +6,11 @@
 
 pub mod cache;
 pub mod command;
+pub mod components;
 pub mod host;
+pub mod keys;
+pub mod kubeboot_binary;
+pub mod release;
 
 use std::path::{Path, PathBuf};
 

@@ -39,7 +39,7 @@ var programs = map[string]func() int{
 
 // runKubectl sets the log level before the command is made, as upstream does: plugins and kuberc log while it is.
 func runKubectl() int {
-	_ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args)) // an unknown level is reported when flags are parsed
+	_, _ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args)) // an unknown level is reported when flags are parsed
 	command := kubectl.NewDefaultKubectlCommand()
 	if err := cli.RunNoErrOutput(command); err != nil {
 		kubectlutil.CheckErr(err) // prints, and exits with the code that belongs to the error
