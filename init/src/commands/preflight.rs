@@ -9,9 +9,10 @@ use crate::exit::Exit;
 use crate::host::facts::{self, Probe};
 use crate::host::files;
 use crate::host::root::Root;
+use crate::host::sources;
 use crate::paths;
 use crate::preflight;
-use crate::settings::{Inputs, Role, Settings, frozen::Frozen, validate};
+use crate::settings::{Role, Settings, frozen::Frozen};
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
@@ -55,8 +56,8 @@ pub fn run(args: &Args) -> Exit {
     let root = Root::system();
     let settings = match settings(&root) {
         Ok(settings) => settings,
-        Err(problem) => {
-            eprintln!("kubeboot: {problem}");
+        Err(problems) => {
+            problems.iter().for_each(|problem| eprintln!("kubeboot: {problem}"));
             return Exit::BadInput;
         }
     };
@@ -73,16 +74,15 @@ pub fn run(args: &Args) -> Exit {
     }
 }
 
-/// The settings in force: those frozen at the first success, else the defaults.
-fn settings(root: &Root) -> Result<Settings, String> {
+/// The settings in force: those frozen at the first success, else what the sources say now.
+fn settings(root: &Root) -> Result<Settings, Vec<String>> {
     let frozen = files::read_optional(&root.path(paths::FROZEN));
-    match frozen.map_err(|error| format!("can't read {}: {error}", paths::FROZEN))? {
+    match frozen.map_err(|error| vec![format!("can't read {}: {error}", paths::FROZEN)])? {
         Some(text) => Frozen::parse(&String::from_utf8_lossy(&text))
             .map(|frozen| frozen.settings)
-            .map_err(|why| format!("can't use {}: {why}", paths::FROZEN)),
-        None => match validate(Inputs::merge(Vec::new())) {
-            Ok(validated) => Ok(validated.settings),
-            Err(_) => Err("the defaults are not valid".into()),
-        },
+            .map_err(|why| vec![format!("can't use {}: {why}", paths::FROZEN)]),
+        None => sources::read(root)
+            .map(|validated| validated.settings)
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect()),
     }
 }
