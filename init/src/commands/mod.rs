@@ -1,9 +1,13 @@
 //! One file for each subcommand: gather through `host`, decide with the pure rooms, act through `host`.
 
 mod etc;
+mod health;
 mod images;
+mod os_health;
 mod preflight;
+mod slot;
 mod token;
+mod wait_readyz;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -23,10 +27,22 @@ enum Command {
     /// In the initrd: make /etc writable for this boot and give the machine its id
     #[command(hide = true)]
     Etc(etc::Args),
+    /// Wait until every gate of the release passes
+    #[command(hide = true)]
+    Health(health::Args),
+    /// Say whether the OS image works: kubeboot runs and /var is writable
+    #[command(hide = true)]
+    OsHealth(os_health::Args),
+    /// Wait until an API server is ready
+    #[command(hide = true)]
+    WaitReadyz(wait_readyz::Args),
     /// Check whether this machine can be a node; all findings at once, each with its fix
     Preflight(preflight::Args),
     /// Make tokens
     Token(token::Args),
+    /// Pick the release to boot, check it, and mount it as the seat
+    #[command(hide = true)]
+    Slot(slot::Args),
     /// Give containerd the node's own image, or the archives of a volume
     #[command(hide = true)]
     Images(images::Args),
@@ -57,7 +73,11 @@ pub fn main() -> std::process::ExitCode {
         Command::Etc(args) => etc::run(&args),
         Command::Preflight(args) => preflight::run(&args),
         Command::Token(args) => token::run(&args),
+        Command::Slot(args) => slot::run(&args),
         Command::Images(args) => images::run(&args),
+        Command::Health(args) => health::run(&args),
+        Command::OsHealth(args) => os_health::run(&args),
+        Command::WaitReadyz(args) => wait_readyz::run(&args),
     }
     .into()
 }

@@ -3,11 +3,12 @@
 //! Every gate says what it observed, passing or not, so that `kubeboot status` shows numbers and names, not just
 //! colours.
 
+pub mod dns;
 mod seen;
 
 use serde::{Deserialize, Serialize};
 
-pub use seen::{Condition, NodeSeen, PodSeen, Seen, node_from, pods_from};
+pub use seen::{Condition, NodeSeen, PodSeen, Seen, has_ready_endpoint, node_from, pods_from};
 
 /// What this node and this release should come to.
 #[derive(Debug, Clone, PartialEq, Eq)]

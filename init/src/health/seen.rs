@@ -109,6 +109,12 @@ pub fn node_from(node: &Value) -> NodeSeen {
     }
 }
 
+/// Whether an EndpointSliceList has an endpoint that is ready.
+pub fn has_ready_endpoint(slices: &Value) -> bool {
+    let endpoints = list(slices, "/items").iter().flat_map(|slice| list(slice, "/endpoints"));
+    endpoints.into_iter().any(|endpoint| endpoint.pointer("/conditions/ready").and_then(Value::as_bool) == Some(true))
+}
+
 /// From a PodList.
 pub fn pods_from(pods: &Value) -> Vec<PodSeen> {
     list(pods, "/items").iter().map(pod_from).collect()

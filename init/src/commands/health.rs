@@ -1,0 +1,177 @@
+//! `kubeboot health`: waits until every gate of the release passes, and then says how to use the cluster.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::exit::Exit;
+use crate::health::{self, Verdict};
+use crate::host::gates::Gates;
+use crate::host::node::ThisNode;
+use crate::host::report::Report;
+use crate::host::root::Root;
+use crate::host::{clock, files, systemd, wait};
+use crate::paths;
+use crate::timeline::What;
+
+/// Between looks while a boot is young: short, because what is waited for is on the way to Ready.
+const QUICK: Duration = Duration::from_millis(200);
+/// Between looks once a boot is old: the cause is then outside, and the CPU is better used by it.
+const SLOW: Duration = Duration::from_secs(2);
+/// When a boot is old, since the command began.
+const OLD: Duration = Duration::from_secs(300);
+/// How often the console hears what is still waited for.
+const REMIND: Duration = Duration::from_secs(60);
+
+/// The command's arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// What `health.json` holds.
+#[derive(Debug, Serialize)]
+struct Written<'a> {
+    ready: bool,
+    /// Seconds since the kernel started.
+    at: f64,
+    gates: &'a [Verdict],
+}
+
+/// Runs the command.
+pub fn run(_: &Args) -> Exit {
+    let root = Root::system();
+    let mut report = Report::open(&root);
+    match watch(&root, &mut report) {
+        Ok(()) => Exit::Success,
+        Err(error) => {
+            eprintln!("kubeboot: {error}");
+            report.emit(What::Error { command: "health".to_owned(), message: error });
+            Exit::Failure
+        }
+    }
+}
+
+/// Ends when every gate passes. There is no deadline: a machine whose cluster is away waits, and says for what.
+fn watch(root: &Root, report: &mut Report) -> Result<(), String> {
+    let this = ThisNode::load(root)?;
+    let mut gates = Gates::new(root, &this).map_err(|error| error.to_string())?;
+    let start = clock::monotonic();
+    let mut known: BTreeMap<String, Verdict> = BTreeMap::new();
+    let mut reminded = start;
+    loop {
+        gates.look_again();
+        let verdicts = health::judge(gates.expected(), gates.seen());
+        if tell(&verdicts, &mut known, report) {
+            write(root, &verdicts)?;
+            systemd::status(&waiting(&verdicts));
+        }
+        if health::all_pass(&verdicts) {
+            report.emit(ready(&this));
+            println!("{}", words(&this));
+            return Ok(());
+        }
+        let now = clock::monotonic();
+        if now.saturating_sub(reminded) >= REMIND {
+            println!("still waiting: {}", waiting(&verdicts));
+            reminded = now;
+        }
+        wait::pause_for(if now.saturating_sub(start) < OLD { QUICK } else { SLOW });
+    }
+}
+
+/// Reports what changed; true when something did.
+fn tell(verdicts: &[Verdict], known: &mut BTreeMap<String, Verdict>, report: &mut Report) -> bool {
+    let mut changed = false;
+    for verdict in verdicts {
+        let before = known.insert(verdict.gate.clone(), verdict.clone());
+        changed |= before.as_ref() != Some(verdict);
+        if before.is_some_and(|before| before.pass) == verdict.pass {
+            continue;
+        }
+        let Verdict { gate, pass, observed } = verdict.clone();
+        if pass && let Some(name) = milestone(&gate) {
+            report.emit(What::Phase { name: name.to_owned() });
+        }
+        report.emit(What::Gate { gate, pass, observed });
+    }
+    changed
+}
+
+/// Gates whose passing is a phase of the boot.
+fn milestone(gate: &str) -> Option<&'static str> {
+    match gate {
+        "api" => Some("api-ready"),
+        "kubelet" => Some("node-ready"),
+        _ => None,
+    }
+}
+
+fn write(root: &Root, gates: &[Verdict]) -> Result<(), String> {
+    let written = Written { ready: health::all_pass(gates), at: clock::monotonic().as_secs_f64(), gates };
+    let text = serde_json::to_vec_pretty(&written).map_err(|error| error.to_string())?;
+    files::write_volatile(&root.path(paths::HEALTH), &text, 0o644)
+        .map_err(|error| format!("can't write {}: {error}", paths::HEALTH))
+}
+
+/// The first gate that does not pass, and how many others.
+fn waiting(verdicts: &[Verdict]) -> String {
+    let mut failing = verdicts.iter().filter(|verdict| !verdict.pass);
+    match (failing.next(), failing.count()) {
+        (None, _) => "every gate passes".to_owned(),
+        (Some(first), 0) => format!("{}: {}", first.gate, first.observed),
+        (Some(first), more) => format!("{}: {} (and {more} more gates)", first.gate, first.observed),
+    }
+}
+
+fn ready(this: &ThisNode) -> What {
+    What::Ready {
+        node: this.node.name.clone(),
+        cluster: this.cluster.id.clone(),
+        kubernetes: this.seat.kubernetes.clone(),
+        server: crate::kubernetes::server(this.node.address),
+    }
+}
+
+fn words(this: &ThisNode) -> String {
+    let seconds = clock::monotonic().as_secs_f64();
+    format!(
+        "Node {} is Ready, {seconds:.0} s after power-on: Kubernetes {} at {}",
+        this.node.name,
+        this.seat.kubernetes,
+        crate::kubernetes::server(this.node.address)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(gate: &str, pass: bool, observed: &str) -> Verdict {
+        Verdict { gate: gate.to_owned(), pass, observed: observed.to_owned() }
+    }
+
+    #[test]
+    fn the_first_gate_that_waits_is_named() {
+        let verdicts = [verdict("api", true, "x"), verdict("kubelet", false, "not Ready"), verdict("dns", false, "y")];
+        assert_eq!(waiting(&verdicts), "kubelet: not Ready (and 1 more gates)");
+        assert_eq!(waiting(&verdicts[..1]), "every gate passes");
+    }
+
+    #[test]
+    fn a_gate_is_reported_when_it_passes_and_when_it_no_longer_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        let mut report = Report::open(&root);
+        let mut known = BTreeMap::new();
+        for (pass, changes) in [(false, true), (false, false), (true, true), (false, true)] {
+            assert_eq!(tell(&[verdict("api", pass, "seen")], &mut known, &mut report), changes);
+        }
+        let text = std::fs::read_to_string(root.path(paths::EVENTS)).unwrap();
+        let (events, _) = crate::timeline::parse(&text);
+        let told: Vec<_> = events.iter().map(|event| &event.what).collect();
+        assert!(matches!(
+            told[..],
+            [What::Phase { .. }, What::Gate { pass: true, .. }, What::Gate { pass: false, .. }]
+        ));
+    }
+}

@@ -1,0 +1,168 @@
+//! Looks at what the health gates judge.
+
+use std::net::IpAddr;
+
+use super::api::{Api, ApiError};
+use super::node::ThisNode;
+use super::root::Root;
+use super::{files, probe};
+use crate::health::{self, Expected, NodeSeen, PodSeen, Seen, node_from, pods_from};
+
+/// etcd's health port, on loopback, plain HTTP (kubeadm's `--listen-metrics-urls`).
+const ETCD: u16 = 2381;
+/// kube-proxy's health port.
+const PROXY: u16 = 10256;
+/// Who answers for the Service kube-dns.
+const DNS_ENDPOINTS: &str = "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices\
+                             ?labelSelector=kubernetes.io%2Fservice-name%3Dkube-dns";
+/// What flanneld writes when it has its lease.
+const SUBNET: &str = "/run/flannel/subnet.env";
+
+/// Keeps a client and what was seen so far, and looks again only at what has not passed.
+pub struct Gates {
+    api: Api,
+    expected: Expected,
+    dns: Option<IpAddr>,
+    root: Root,
+    seen: Seen,
+}
+
+impl Gates {
+    /// For this node.
+    ///
+    /// # Errors
+    /// A kubeconfig that can't be used.
+    pub fn new(root: &Root, this: &ThisNode) -> Result<Self, ApiError> {
+        Ok(Gates {
+            api: this.api(root)?,
+            expected: this.expected(root),
+            dns: this.frozen.settings.cluster.service_cidr.nth(10),
+            root: root.clone(),
+            seen: Seen::default(),
+        })
+    }
+
+    /// What the gates compare with.
+    pub fn expected(&self) -> &Expected {
+        &self.expected
+    }
+
+    /// What was seen last.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// Looks at everything.
+    pub fn look(&mut self) {
+        self.seen = Seen::default();
+        self.look_again();
+    }
+
+    /// Looks at what has not passed, each only when what it builds on has: a machine that starts a control plane has
+    /// no CPU to spare for questions that can't be answered yet.
+    pub fn look_again(&mut self) {
+        let control_plane = !self.expected.static_pods.is_empty();
+        if !passed(&self.seen.api) {
+            self.seen.api = Some(self.ready());
+        }
+        if !passed(&self.seen.api) {
+            return;
+        }
+        if !matches!(&self.seen.node, Some(Ok(node)) if settled(node)) {
+            self.seen.node = Some(self.node());
+        }
+        if !matches!(&self.seen.node, Some(Ok(node)) if settled(node)) {
+            return;
+        }
+        if control_plane && !passed(&self.seen.etcd) {
+            self.seen.etcd = Some(endpoint(ETCD, "/readyz"));
+        }
+        if self.expected.flannel && !passed(&self.seen.flannel) {
+            self.seen.flannel = Some(self.lease());
+        }
+        if self.expected.proxy && !passed(&self.seen.proxy) {
+            self.seen.proxy = Some(endpoint(PROXY, "/healthz"));
+        }
+        let all_run = |pods: &[PodSeen]| pods.iter().all(|pod| pod.ready || pod.finished);
+        if !matches!(&self.seen.pods, Some(Ok(pods)) if all_run(pods)) || !passed(&self.seen.dns) {
+            self.seen.pods = Some(self.pods());
+        }
+        if let (Some(name), Some(server)) = (&self.expected.dns, self.dns)
+            && !passed(&self.seen.dns)
+        {
+            self.seen.dns = Some(self.dns(server, name));
+        }
+    }
+
+    /// Asks only when somebody is there to answer: an unanswered question costs its whole time-out.
+    fn dns(&self, server: IpAddr, name: &str) -> Result<String, String> {
+        let slices = self.api.get(DNS_ENDPOINTS).map_err(|error| error.to_string())?;
+        if !health::has_ready_endpoint(&slices) {
+            return Err("the Service kube-dns has no ready endpoint".to_owned());
+        }
+        probe::resolve(server, name).map(|found| format!("{server} says {name} is {found}"))
+    }
+
+    fn ready(&self) -> Result<String, String> {
+        match self.api.text("/readyz") {
+            Ok((200, _)) => Ok(format!("{} is ready", self.api.server())),
+            Ok((status, body)) => Err(format!("{} answers {status}: {}", self.api.server(), failing(&body))),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn node(&self) -> Result<NodeSeen, String> {
+        let path = format!("/api/v1/nodes/{}", self.expected.node);
+        match self.api.get_optional(&path) {
+            Ok(Some(node)) => Ok(node_from(&node)),
+            Ok(None) => Err(format!("the kubelet has not registered {} yet", self.expected.node)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn pods(&self) -> Result<Vec<PodSeen>, String> {
+        let path = format!("/api/v1/namespaces/kube-system/pods?fieldSelector=spec.nodeName%3D{}", self.expected.node);
+        self.api.get(&path).map(|pods| pods_from(&pods)).map_err(|error| error.to_string())
+    }
+
+    fn lease(&self) -> Result<String, String> {
+        let text = files::read_optional(&self.root.path(SUBNET)).ok().flatten().unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let subnet = text.lines().find_map(|line| line.strip_prefix("FLANNEL_SUBNET="));
+        subnet.map(|subnet| format!("flanneld serves {subnet}")).ok_or_else(|| format!("no lease yet in {SUBNET}"))
+    }
+}
+
+fn passed(answer: &Option<Result<String, String>>) -> bool {
+    matches!(answer, Some(Ok(_)))
+}
+
+fn settled(node: &NodeSeen) -> bool {
+    node.ready.as_ref().is_some_and(|ready| ready.status) && !node.pod_cidrs.is_empty()
+}
+
+fn endpoint(port: u16, path: &str) -> Result<String, String> {
+    match probe::http(port, path) {
+        Ok((200, _)) => Ok(format!("127.0.0.1:{port}{path} is healthy")),
+        Ok((status, body)) => Err(format!("127.0.0.1:{port}{path} answers {status}: {}", failing(&body))),
+        Err(error) => Err(format!("127.0.0.1:{port}{path}: {error}")),
+    }
+}
+
+/// The checks that fail in a verbose health answer (`[-]etcd failed: …`), or its first line.
+fn failing(body: &str) -> String {
+    let failed: Vec<&str> = body.lines().filter_map(|line| line.strip_prefix("[-]")).take(5).collect();
+    if failed.is_empty() { body.lines().next().unwrap_or_default().to_owned() } else { failed.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_checks_that_fail_are_shown() {
+        let body = "[+]ping ok\n[-]poststarthook/rbac/bootstrap-roles failed: reason withheld\nreadyz check failed\n";
+        assert_eq!(failing(body), "poststarthook/rbac/bootstrap-roles failed: reason withheld");
+        assert_eq!(failing("no leader\nx"), "no leader");
+    }
+}

@@ -1,0 +1,105 @@
+//! Who this machine is by now: what earlier steps of this boot left for those after them.
+
+use serde::de::DeserializeOwned;
+
+use super::api::{Api, ApiError};
+use super::files;
+use super::root::Root;
+use crate::health::Expected;
+use crate::paths;
+use crate::plan::record::{Cluster, Node};
+use crate::settings::frozen::Frozen;
+use crate::settings::{Backend, ProxyMode, Role};
+use crate::slots::SeatFacts;
+
+/// The administrator whom RBAC can't lock out; there from founding on, before any binding is made.
+const KUBECONFIG: &str = "/etc/kubernetes/super-admin.conf";
+
+/// A configured node.
+#[derive(Debug, Clone)]
+pub struct ThisNode {
+    /// The settings in force, with their origins.
+    pub frozen: Frozen,
+    /// Name and address.
+    pub node: Node,
+    /// Its cluster.
+    pub cluster: Cluster,
+    /// The release that runs.
+    pub seat: SeatFacts,
+}
+
+impl ThisNode {
+    /// Reads what there is.
+    ///
+    /// # Errors
+    /// In words: the file that is missing or damaged.
+    pub fn load(root: &Root) -> Result<Self, String> {
+        Ok(ThisNode {
+            frozen: Frozen::parse(&String::from_utf8_lossy(&read(root, paths::FROZEN)?))
+                .map_err(|why| damaged(paths::FROZEN, &why))?,
+            node: Node::parse(&read(root, paths::NODE)?).map_err(|why| damaged(paths::NODE, &why))?,
+            cluster: Cluster::parse(&read(root, paths::CLUSTER)?).map_err(|why| damaged(paths::CLUSTER, &why))?,
+            seat: seat(root)?,
+        })
+    }
+
+    /// A client of the API server that this node uses.
+    ///
+    /// # Errors
+    /// A kubeconfig that can't be used.
+    pub fn api(&self, root: &Root) -> Result<Api, ApiError> {
+        Api::from_kubeconfig(&root.path(KUBECONFIG))
+    }
+
+    /// Whether it runs a control plane.
+    pub fn is_control_plane(&self) -> bool {
+        self.frozen.settings.role != Some(Role::Worker)
+    }
+
+    /// What its gates compare with. The static pods are those that were rendered at this boot.
+    pub fn expected(&self, root: &Root) -> Expected {
+        let settings = &self.frozen.settings;
+        let manifests = files::list(&root.path(paths::MANIFESTS)).unwrap_or_default();
+        let mut static_pods: Vec<String> = manifests
+            .iter()
+            .filter(|path| {
+                path.extension().is_some_and(|extension| matches!(extension.to_str(), Some("yaml" | "json")))
+            })
+            .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+            .collect();
+        static_pods.sort();
+        let coredns = settings.addons.iter().any(|addon| addon == "coredns");
+        Expected {
+            node: self.node.name.clone(),
+            kubelet: format!("v{}", self.seat.kubernetes),
+            static_pods,
+            proxy: settings.proxy != ProxyMode::None,
+            flannel: settings.network.backend != Backend::None,
+            dns: coredns.then(|| format!("kubernetes.default.svc.{}", settings.cluster.dns_domain)),
+        }
+    }
+}
+
+/// What `kubeboot slot` left.
+///
+/// # Errors
+/// In words: no such file, or a damaged one.
+pub fn seat(root: &Root) -> Result<SeatFacts, String> {
+    json(root, paths::SEAT_FACTS)
+}
+
+fn json<T: DeserializeOwned>(root: &Root, path: &str) -> Result<T, String> {
+    serde_json::from_slice(&read(root, path)?).map_err(|error| damaged(path, &error.to_string()))
+}
+
+fn read(root: &Root, path: &str) -> Result<Vec<u8>, String> {
+    match files::read_optional(&root.path(path)) {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err(format!("{path} does not exist: this machine is no node yet")),
+        Err(error) => Err(format!("can't read {path}: {error}")),
+    }
+}
+
+fn damaged(path: &str, why: &str) -> String {
+    format!("{path} is damaged: {why}")
+}
