@@ -6,11 +6,14 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use super::clock;
 use super::root::Root;
-use crate::facts::{Clock, Dmi, Fact, Facts, MachineId, procfs};
+use super::wait::{self, TimedOut};
+use crate::facts::{Clock, Dmi, Fact, Facts, MachineId, Network, NodeAddress, procfs};
 use crate::paths;
+use crate::settings::Settings;
 
 mod kernel;
 mod network;
@@ -65,6 +68,38 @@ fn gather_from(root: &Root, probe: Probe, ipv4: Result<Ipv4, String>) -> Facts {
         listening: sockets::gather(root).into(),
         seat: seat::gather(root, &mounts),
     }
+}
+
+/// Waits, at most for `limit`, until this machine has the address that its node is to have, and puts what was learnt of
+/// the network into `facts`: at boot the other facts are there long before DHCP has answered.
+///
+/// # Errors
+/// The deadline, with the reason why there is no address; preflight then says the same with its fix.
+pub fn await_address(
+    root: &Root,
+    facts: &mut Facts,
+    settings: &Settings,
+    limit: Duration,
+) -> Result<NodeAddress, TimedOut> {
+    let found = await_network(facts, settings, limit, || network::gather(root, network::ipv4_addresses()).into());
+    // The answer that brought the address brought these too.
+    facts.name_servers = name_servers(root);
+    found
+}
+
+fn await_network(
+    facts: &mut Facts,
+    settings: &Settings,
+    limit: Duration,
+    mut look: impl FnMut() -> Fact<Network>,
+) -> Result<NodeAddress, TimedOut> {
+    // A look takes a fraction of a millisecond.
+    wait::until("the node's address", limit, Duration::from_millis(25), || {
+        facts.node_address(settings).or_else(|_| {
+            facts.network = look();
+            facts.node_address(settings).map_err(|problem| problem.to_string())
+        })
+    })
 }
 
 /// A file's text, or why there is none.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::facts::{Address, Presence, Version};
+use crate::facts::{Address, Presence, Version, sample};
 
 /// A folder with the files of a small virtual machine.
 struct Machine(tempfile::TempDir);
@@ -145,7 +145,7 @@ fn the_network_leaves_out_interfaces_that_say_nothing() {
     let names: Vec<&str> = network.interfaces.iter().map(|interface| interface.name.as_str()).collect();
     assert_eq!(names, ["eth0"]);
     assert_eq!((network.interfaces[0].mtu, network.interfaces[0].mac.as_str()), (1500, "52:54:00:aa:bb:01"));
-    let address = facts.node_address(&crate::facts::sample::settings()).expect("an address");
+    let address = facts.node_address(&sample::settings()).expect("an address");
     assert_eq!((address.ip.to_string().as_str(), address.interface.as_str()), ("10.0.2.15", "eth0"));
     assert_eq!(facts.name_servers, Fact::Known(vec![IpAddr::V4([10, 0, 2, 3].into())]), "those behind the stub");
 }
@@ -253,4 +253,26 @@ fn a_socket_of_this_very_process_is_found() {
         socket.port == port && socket.owner.as_ref().is_some_and(|owner| owner.pid == std::process::id())
     };
     assert!(sockets.iter().any(|socket| own(&socket)), "{sockets:?}");
+}
+
+#[test]
+fn an_address_that_comes_later_is_waited_for() {
+    let (mut facts, settings) = (sample::facts(), sample::settings());
+    let (mut looks, complete) = (0, sample::network());
+    facts.network = Fact::Known(Network::default());
+    let found = await_network(&mut facts, &settings, Duration::from_secs(10), || {
+        looks += 1;
+        Fact::Known(if looks < 3 { Network::default() } else { complete.clone() })
+    });
+    assert_eq!(found.map(|address| address.interface).as_deref(), Ok("eth0"));
+    assert_eq!((looks, facts.network), (3, Fact::Known(complete)));
+}
+
+#[test]
+fn an_address_that_never_comes_is_given_up_with_the_reason() {
+    let (mut facts, settings) = (sample::facts(), sample::settings());
+    facts.network = Fact::Known(Network::default());
+    let look = || Fact::Known(Network::default());
+    let error = await_network(&mut facts, &settings, Duration::ZERO, look).expect_err("no address");
+    assert_eq!((error.condition.as_str(), error.seen.as_str()), ("the node's address", "no default route"));
 }
