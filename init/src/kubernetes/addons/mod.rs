@@ -1,0 +1,68 @@
+//! What the agent keeps applied in the cluster: objects as data, by server-side apply.
+
+pub mod coredns;
+pub mod rbac;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::settings::Settings;
+
+/// Every add-on that can be named in `addons`.
+pub const NAMES: [&str; 1] = [coredns::NAME];
+
+/// A named set of objects.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AddOn {
+    /// Its name: what the setting `addons` has, or [`rbac::NAME`].
+    pub name: &'static str,
+    /// Its objects, in the order in which they are applied.
+    pub objects: Vec<Value>,
+}
+
+/// What is to be applied: the permissions that kubeboot itself needs, then the add-ons of the settings in their order.
+/// `name_servers` says whether the machine has any.
+pub fn wanted(settings: &Settings, name_servers: bool) -> Vec<AddOn> {
+    let mut addons = vec![AddOn { name: rbac::NAME, objects: rbac::objects() }];
+    for name in &settings.addons {
+        if name == coredns::NAME {
+            addons.push(AddOn { name: coredns::NAME, objects: coredns::objects(settings, name_servers) });
+        }
+    }
+    addons
+}
+
+/// Labels of a control plane's node that its kubelet may not set itself: kubeadm's, and those of the settings.
+pub fn node_labels(settings: &Settings) -> BTreeMap<String, String> {
+    let mut labels = settings.node.labels.clone();
+    labels.insert("node-role.kubernetes.io/control-plane".to_owned(), String::new());
+    // kubeadm's: keeps an external load balancer from sending other Services' traffic here.
+    labels.insert("node.kubernetes.io/exclude-from-external-load-balancers".to_owned(), String::new());
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::{sample, yaml};
+
+    #[test]
+    fn every_object() {
+        let mut settings = sample::settings();
+        settings.addons = vec!["coredns".into()];
+        for addon in wanted(&settings, true) {
+            let documents: Vec<String> = addon.objects.iter().map(yaml::text).collect();
+            insta::assert_snapshot!(addon.name, documents.join("---\n"));
+        }
+    }
+
+    #[test]
+    fn without_a_name_server_coredns_forwards_to_nobody() {
+        let mut settings = sample::settings();
+        settings.addons = vec!["coredns".into()];
+        let text = |servers| format!("{:?}", wanted(&settings, servers));
+        assert!(text(true).contains("forward . /etc/resolv.conf"));
+        assert!(!text(false).contains("forward"));
+    }
+}

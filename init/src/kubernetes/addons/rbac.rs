@@ -1,0 +1,45 @@
+//! Permissions: kubeadm's binding for administrators, and those of what kubeboot runs beside the API server.
+
+use serde_json::{Value, json};
+
+/// The set's name.
+pub const NAME: &str = "kubeboot";
+
+const API: &str = "rbac.authorization.k8s.io";
+
+/// The objects.
+pub fn objects() -> Vec<Value> {
+    vec![
+        // kubeadm's; operators' certificates are of this group too.
+        binding("kubeadm:cluster-admins", "cluster-admin", &group("kubeadm:cluster-admins")),
+        binding("kubeboot:kube-apiserver", "system:kubelet-api-admin", &user("kube-apiserver-kubelet-client")),
+        json!({
+            "apiVersion": format!("{API}/v1"),
+            "kind": "ClusterRole",
+            "metadata": {"name": "kubeboot:flannel"},
+            "rules": [
+                {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
+                {"apiGroups": [""], "resources": ["nodes", "nodes/status"], "verbs": ["patch"]},
+            ],
+        }),
+        binding("kubeboot:flannel", "kubeboot:flannel", &group("kubeboot:flannel")),
+    ]
+}
+
+fn binding(name: &str, role: &str, subject: &Value) -> Value {
+    json!({
+        "apiVersion": format!("{API}/v1"),
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": API, "kind": "ClusterRole", "name": role},
+        "subjects": [subject],
+    })
+}
+
+fn group(name: &str) -> Value {
+    json!({"apiGroup": API, "kind": "Group", "name": name})
+}
+
+fn user(name: &str) -> Value {
+    json!({"apiGroup": API, "kind": "User", "name": name})
+}
