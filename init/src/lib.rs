@@ -18,4 +18,3 @@ pub mod slots;
 pub mod sources;
 pub mod timeline;
 pub mod token;
-pub mod words;

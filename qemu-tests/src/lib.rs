@@ -10,10 +10,21 @@
 )]
 
 pub mod apt;
+pub mod cli;
 pub mod command;
+pub mod disk;
+pub mod fast;
+pub mod kubectl;
+pub mod lab;
 pub mod machine;
 pub mod oci;
+pub mod operator;
 pub mod random;
+pub mod runner;
+pub mod scenario;
+pub mod scenarios;
+pub mod subject;
 pub mod transcript;
 pub mod uml;
+pub mod volumes;
 pub mod wait;

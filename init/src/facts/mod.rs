@@ -19,8 +19,6 @@ pub use name::{NameProblem, node_name, rfc1123_problem};
 pub use network::{Address, Interface, Network, NoNodeAddress, NodeAddress, Route};
 pub use ports::{Owner, Socket};
 
-use crate::slots::SeatFacts;
-
 /// One thing about the machine, or why it isn't known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact<T> {
@@ -171,9 +169,8 @@ pub struct Seat {
     pub mounted: Option<String>,
     /// True if nothing can be written there.
     pub read_only: bool,
-    /// What `kubeboot slot` recorded of it in `/run/kubeboot/seat.json`; none if it recorded nothing, an error in words if
-    /// that can't be used.
-    pub record: Option<Result<SeatFacts, String>>,
+    /// Version of the release, from `/run/kubeboot/seat.json`; an error in words if that file can't be used.
+    pub version: Option<Result<String, String>>,
     /// Programs that a release must have and this one lacks.
     pub missing: Vec<String>,
 }

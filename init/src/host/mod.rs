@@ -4,7 +4,6 @@
 pub mod api;
 pub mod batch;
 pub mod clock;
-pub mod console;
 pub mod execute;
 pub mod facts;
 pub mod files;

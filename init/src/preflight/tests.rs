@@ -8,7 +8,6 @@ use super::*;
 use crate::facts::sample::{self, cidr};
 use crate::facts::{Address, MachineId, Owner, Pinned, Presence, Socket, Swap, ports};
 use crate::settings::{Backend, ProxyMode};
-use crate::slots::{self, PassedOver};
 
 /// What one thing is changed to.
 type Change = fn(&mut Facts, &mut Settings);
@@ -88,20 +87,13 @@ const CASES: &[(&str, &str, Role, &str, Change)] = &[
     ("seat", "error", Role::Worker, "writable, half empty, unrecorded", |facts, _| {
         if let Fact::Known(seat) = &mut facts.seat {
             seat.read_only = false;
-            seat.record = None;
+            seat.version = None;
             seat.missing = vec!["bin/kubelet".into(), "bin/runc".into()];
         }
     }),
     ("seat", "error", Role::Worker, "a torn record", |facts, _| {
         if let Fact::Known(seat) = &mut facts.seat {
-            seat.record = Some(Err("/run/kubeboot/seat.json can't be understood: EOF".into()));
-        }
-    }),
-    ("seat", "warning", Role::Worker, "another release was meant", |facts, _| {
-        if let Fact::Known(seat) = &mut facts.seat {
-            let why = "its signature does not verify".into();
-            let passed_over = vec![PassedOver { seat: slots::Seat::Slot(slots::Slot::A), why }];
-            seat.record = Some(Ok(slots::SeatFacts { passed_over, ..sample::seat_record() }));
+            seat.version = Some(Err("/run/kubeboot/seat.json is not JSON: EOF".into()));
         }
     }),
     ("machine-id", "error", Role::Worker, "uninitialized", |facts, _| {

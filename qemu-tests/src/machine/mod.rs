@@ -30,8 +30,8 @@ pub struct Spec {
     pub folder: PathBuf,
     /// The disk, raw, written to.
     pub disk: PathBuf,
-    /// Further disks, raw, read-only, in the order in which the machine sees them.
-    pub volumes: Vec<PathBuf>,
+    /// Further disks, in the order in which the machine sees them.
+    pub volumes: Vec<Volume>,
     /// How it starts.
     pub start: Start,
     /// Memory in MiB.
@@ -42,6 +42,23 @@ pub struct Spec {
     pub credentials: Vec<(String, Vec<u8>)>,
     /// Whether it has an address and a default route.
     pub connected: bool,
+}
+
+/// A disk that is plugged in beside the machine's own.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    /// The raw image.
+    pub path: PathBuf,
+    /// Whether the machine may write to it.
+    pub writable: bool,
+}
+
+impl Volume {
+    /// A volume that the machine can only read.
+    #[must_use]
+    pub fn read_only(path: PathBuf) -> Self {
+        Self { path, writable: false }
+    }
 }
 
 /// A machine that was switched on. Dropping it cuts its power.
@@ -96,6 +113,9 @@ pub trait Backend: Sync {
 
     /// Whether it has firmware to start from.
     fn firmware(&self) -> bool;
+
+    /// Whether something can be typed on its console.
+    fn keyboard(&self) -> bool;
 
     /// How many of the host's processors one machine keeps busy.
     fn processors(&self) -> usize;

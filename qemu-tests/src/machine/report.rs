@@ -1,73 +1,73 @@
-//! Reading the report channel: one JSON object a line, as kubeboot's setting `report` makes it.
+//! Waiting for events on the report channel.
 
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use serde_json::Value;
+use kubeboot::timeline::{self, Event, What};
 
 use crate::transcript::Transcript;
 
-/// Every event in a transcript of the report channel; lines that are no JSON objects are left out.
+/// Every whole event in a transcript of the report channel; other lines are left out.
 #[must_use]
-pub fn events(text: &str) -> Vec<Value> {
+pub fn events(text: &str) -> Vec<Event> {
     // The last line may still be on its way.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole
-        .lines()
-        .filter_map(|line| serde_json::from_str(line.trim()).ok())
-        .filter(|value: &Value| value.get("event").is_some_and(Value::is_string))
-        .collect()
+    timeline::parse(whole).0
 }
 
-/// The kind of an event.
-#[must_use]
-pub fn kind(event: &Value) -> &str {
-    event.get("event").and_then(Value::as_str).unwrap_or_default()
-}
-
-/// Waits for the first event of the kind `wanted`.
+/// Waits until `find` finds an event.
 ///
 /// # Errors
 /// `limit` passed, the machine stopped, or kubeboot reported an error first, which the message then holds.
-pub fn wait_for(report: &Transcript, wanted: &str, limit: Duration) -> Result<Value> {
-    let found = report.wait_for(&format!("event {wanted:?} on the report channel"), limit, |text| {
-        let events = events(text);
-        let first = events.into_iter().find(|event| kind(event) == wanted || kind(event) == "error");
-        first.filter(|event| event.is_object())
+pub fn wait_for<T>(report: &Transcript, what: &str, limit: Duration, find: impl Fn(&What) -> Option<T>) -> Result<T> {
+    let found = report.wait_for(&format!("{what} on the report channel"), limit, |text| {
+        events(text).iter().find_map(|event| match &event.what {
+            What::Error { command, message } => match find(&event.what) {
+                Some(found) => Some(Ok(found)),
+                None => Some(Err(format!("{command}: {message}"))),
+            },
+            what => find(what).map(Ok),
+        })
     })?;
-    if kind(&found) != wanted {
-        bail!("waited for event {wanted:?} on the report channel: kubeboot reported an error first: {found}");
+    match found {
+        Ok(found) => Ok(found),
+        Err(error) => bail!("waited for {what} on the report channel: kubeboot reported an error first: {error}"),
     }
-    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn transcript(text: &'static str) -> (tempfile::TempDir, Transcript) {
+    const READY: &str = r#"{"t":9.0,"event":"phase","name":"api-ready"}"#;
+
+    fn transcript(text: &str) -> (tempfile::TempDir, Transcript) {
         let folder = tempfile::tempdir().unwrap();
-        let transcript = Transcript::record(text.as_bytes(), &folder.path().join("report")).unwrap();
+        let text = std::io::Cursor::new(text.as_bytes().to_vec());
+        let transcript = Transcript::record(text, &folder.path().join("report")).unwrap();
         (folder, transcript)
+    }
+
+    fn phase(what: &What) -> Option<String> {
+        if let What::Phase { name } = what { Some(name.clone()) } else { None }
     }
 
     #[test]
     fn noise_and_an_unfinished_line_are_left_out() {
-        let events = events("Core dump limits :\n{\"t\":1,\"event\":\"step\"}\n{\"t\":2}\n{\"t\":3,\"event\":\"re");
-        assert_eq!(events.iter().map(kind).collect::<Vec<_>>(), ["step"]);
+        assert_eq!(events(&format!("Core dump limits :\n{READY}\n{{\"t\":2}}\n{}", &READY[..9])).len(), 1);
     }
 
     #[test]
     fn the_wanted_event_is_found() {
-        let (_folder, transcript) = transcript("{\"event\":\"step\"}\n{\"event\":\"ready\",\"node\":\"a\"}\n");
-        let event = wait_for(&transcript, "ready", Duration::from_secs(10)).unwrap();
-        assert_eq!(event["node"], "a");
+        let (_folder, transcript) = transcript(&format!("{READY}\n"));
+        assert_eq!(wait_for(&transcript, "a phase", Duration::from_secs(10), phase).unwrap(), "api-ready");
     }
 
     #[test]
     fn an_error_ends_the_wait_and_is_told() {
-        let (_folder, transcript) = transcript("{\"event\":\"error\",\"what\":\"swap is on\"}\n");
-        let error = wait_for(&transcript, "ready", Duration::from_secs(10)).unwrap_err().to_string();
-        assert!(error.contains("swap is on"), "{error}");
+        let (_folder, transcript) =
+            transcript("{\"t\":1.0,\"event\":\"error\",\"command\":\"boot\",\"message\":\"swap is on\"}\n");
+        let error = wait_for(&transcript, "a phase", Duration::from_secs(10), phase).unwrap_err().to_string();
+        assert!(error.contains("boot: swap is on"), "{error}");
     }
 }

@@ -27,13 +27,18 @@ const CPUINFO: (&str, &str, &str) = (
 /// # Errors
 /// The source can't be fetched or built; the message names the step.
 pub fn program() -> Result<PathBuf> {
+    Ok(Cache::open()?.entry("uml", &key(), Check::Content, build)?.join("linux"))
+}
+
+/// What the kernel is made of, as far as this program decides it; its source's version is noted beside it.
+fn key() -> Key {
     let (file, anchor, line) = CPUINFO;
     let mut key = Key::of("user-mode Linux kernel");
     for (label, input) in [("package", PACKAGE), ("config", CONFIG), ("file", file), ("anchor", anchor), ("line", line)]
     {
         key = key.input(label, input);
     }
-    Ok(Cache::open()?.entry("uml", &key.finish(), Check::Content, build)?.join("linux"))
+    key.finish()
 }
 
 fn build(folder: &Path) -> Result<()> {

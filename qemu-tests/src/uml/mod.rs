@@ -38,6 +38,10 @@ impl Backend for Uml {
         false
     }
 
+    fn keyboard(&self) -> bool {
+        true
+    }
+
     fn processors(&self) -> usize {
         1
     }
@@ -89,9 +93,12 @@ impl Uml {
             "ssl1=null,fd:2".to_owned(),
         ];
         for (index, volume) in spec.volumes.iter().enumerate() {
-            words.push(format!("ubd{}r={}", index + 1, volume.display()));
+            let mode = if volume.writable { "" } else { "r" };
+            words.push(format!("ubd{}{mode}={}", index + 1, volume.path.display()));
         }
         words.extend(self.cmdline.split_whitespace().map(str::to_owned));
+        // Without a word about it, this kernel adds its first disk; the image has its root behind verity.
+        words.push("root=/dev/mapper/root".to_owned());
         if spec.connected {
             let address = Network::address(spec.number);
             words.push(format!("ip={address}::{GATEWAY}:255.255.255.0::vec0:off:{GATEWAY}"));
@@ -170,6 +177,7 @@ impl Drop for UmlMachine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::Volume;
 
     fn spec() -> Spec {
         Spec {
@@ -177,7 +185,7 @@ mod tests {
             number: 0,
             folder: "/f".into(),
             disk: "/f/disk".into(),
-            volumes: vec!["/f/seed".into()],
+            volumes: vec![Volume::read_only("/f/seed".into())],
             start: Start::Kernel,
             memory: 2048,
             words: vec!["kubeboot.role=init".into()],
@@ -196,7 +204,7 @@ mod tests {
         for part in [
             "mem=2048M ubd0=/f/disk initrd=/initrd",
             "ubd1r=/f/seed",
-            "roothash=ab console=ttyS0 ip=10.77.0.10::10.77.0.1:255.255.255.0::vec0:off:10.77.0.1",
+            "roothash=ab console=ttyS0 root=/dev/mapper/root ip=10.77.0.10::10.77.0.1:255.255.255.0::vec0:off:10.77.0.1",
             "systemd.set_credential_binary=kubeboot.role:aW5pdA== kubeboot.role=init",
         ] {
             assert!(words.contains(part), "{part} in {words}");

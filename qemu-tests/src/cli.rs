@@ -1,0 +1,156 @@
+//! What `qemu-tests/run` was asked to do, and doing it.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Parser, ValueEnum};
+use image_builder::cache::Cache;
+use image_builder::host;
+
+use crate::lab::Lab;
+use crate::machine::Backend;
+use crate::random::{Random, fresh_seed};
+use crate::runner::{self, Count, Job, Room};
+use crate::scenario::Scenario;
+use crate::scenarios::{self, POWER_CUT};
+use crate::uml::{self, Uml};
+use crate::{fast, subject};
+
+/// Tests kubeboot: the code, and the image on real machines
+#[derive(Debug, Parser)]
+pub struct Options {
+    /// Only what needs no machine
+    #[arg(long, conflicts_with = "long")]
+    fast: bool,
+    /// Also what takes long
+    #[arg(long)]
+    long: bool,
+    /// Only scenarios whose name contains this
+    #[arg(long, value_name = "NAME", conflicts_with = "fast")]
+    only: Option<String>,
+    /// The seed of every choice; a fresh one if not given
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Only machines of this kind
+    #[arg(long, value_enum)]
+    backend: Option<Kind>,
+    /// Test this image (a folder of the cache) instead of building one
+    #[arg(long, value_name = "FOLDER")]
+    image: Option<PathBuf>,
+    /// Only list the scenarios
+    #[arg(long)]
+    list: bool,
+}
+
+/// A kind of machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// QEMU: firmware, boot loader, everything as on a real machine
+    Qemu,
+    /// User-mode Linux: quick, several at once
+    Uml,
+}
+
+/// How many power cuts a run makes, and how many with `--long`.
+const CUTS: (usize, usize) = (5, 20);
+
+/// Does what was asked, prints what came of it, and says whether everything passed.
+///
+/// # Errors
+/// The run can't be made at all: no root, no image.
+pub fn run(options: &Options) -> Result<bool> {
+    if options.list {
+        for scenario in scenarios::all() {
+            println!("{}{}", scenario.name, if scenario.long { " (--long)" } else { "" });
+        }
+        return Ok(true);
+    }
+    let mut count = Count::default();
+    if options.only.is_none() {
+        count += fast::run();
+    }
+    if !options.fast {
+        count += machines(options)?;
+    }
+    println!("{count}");
+    Ok(count.failed == 0 && count.passed > 0)
+}
+
+fn machines(options: &Options) -> Result<Count> {
+    host::require_root("run machines on networks of their own")?;
+    host::host_packages(&["curl", "fdisk", "iproute2", "util-linux"])?;
+    let seed = options.seed.map_or_else(fresh_seed, Ok)?;
+    let jobs = jobs(options, seed)?;
+    let subject = subject::get(options.image.as_deref())?;
+    let mut backends: Vec<Box<dyn Backend>> = Vec::new();
+    // The quicker first: a scenario gets the first backend that offers what it needs.
+    if options.backend != Some(Kind::Qemu) {
+        let (initrd, cmdline) = (subject.image.initrd(), subject.image.command_line()?);
+        backends.push(Box::new(Uml { program: uml::kernel::program()?, initrd, cmdline }));
+    }
+    let folder = Cache::open()?.root().join("machines").join(std::process::id().to_string());
+    let lab = Lab::new(subject.image.disk(), backends, subject.kubectl, folder)?;
+    let room = Room::of_host();
+    println!("{} scenarios, seed {seed}, {} processors, {} MiB for machines", jobs.len(), room.processors, room.memory);
+    Ok(runner::run(&lab, jobs, room))
+}
+
+/// The scenarios to run, each with its seed. A seed that was given is used as it is, so that a failure repeats.
+fn jobs(options: &Options, seed: u64) -> Result<Vec<Job>> {
+    let wanted = |scenario: &&Scenario| match &options.only {
+        Some(name) => scenario.name.contains(name.as_str()),
+        None => options.long || !scenario.long,
+    };
+    let mut random = Random::new(seed);
+    let mut jobs = Vec::new();
+    for scenario in scenarios::all().into_iter().filter(wanted) {
+        let cuts = if options.long { CUTS.1 } else { CUTS.0 };
+        let times = if scenario.name == POWER_CUT && options.seed.is_none() { cuts } else { 1 };
+        for _ in 0..times {
+            // 32 bits, short enough to be typed again.
+            let seed = if options.seed.is_some() { seed } else { random.bits() >> 32 };
+            jobs.push(Job { scenario, seed });
+        }
+    }
+    if jobs.is_empty() {
+        bail!(
+            "no scenario has {:?} in its name. Fix: see ./qemu-tests/run --list",
+            options.only.as_deref().unwrap_or("")
+        );
+    }
+    Ok(jobs)
+}
+
+/// The options of this process.
+#[must_use]
+pub fn options() -> Options {
+    Options::parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Options {
+        Options::parse_from(std::iter::once("run").chain(arguments.iter().copied()))
+    }
+
+    #[test]
+    fn a_given_seed_is_used_as_it_is() {
+        let jobs = jobs(&parse(&["--only", POWER_CUT, "--seed", "7"]), 7).unwrap();
+        assert_eq!(jobs.iter().map(|job| job.seed).collect::<Vec<_>>(), [7]);
+    }
+
+    #[test]
+    fn fresh_power_cuts_have_different_seeds() {
+        let mut seeds: Vec<_> = jobs(&parse(&["--only", POWER_CUT]), 1).unwrap().iter().map(|job| job.seed).collect();
+        seeds.dedup();
+        assert_eq!(seeds.len(), CUTS.0);
+        assert_eq!(jobs(&parse(&["--only", POWER_CUT, "--long"]), 1).unwrap().len(), CUTS.1);
+    }
+
+    #[test]
+    fn a_name_that_no_scenario_has_is_an_error() {
+        assert!(jobs(&parse(&["--only", "nonsense"]), 1).err().unwrap().to_string().contains("nonsense"));
+    }
+}

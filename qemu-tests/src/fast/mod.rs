@@ -1,0 +1,129 @@
+//! Checks that need no machine: the code's form, its own tests, its dependencies, its unit files.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use image_builder::cache::Cache;
+use image_builder::{command, repository};
+
+use crate::runner::Count;
+
+mod units;
+
+/// One check: a sentence that is true when it passes, and how it is made. It counts what it checked.
+struct Check {
+    name: &'static str,
+    run: fn() -> Result<Count>,
+}
+
+const CHECKS: &[Check] = &[
+    Check { name: "The code is formatted", run: formatted },
+    Check { name: "Clippy has nothing to say", run: clippy },
+    Check { name: "Every crate's own tests pass", run: tests },
+    Check { name: "Dependencies have allowed licences and sources, and only one crypto provider", run: dependencies },
+    Check { name: "systemd understands the unit files", run: units::understood },
+];
+
+const ONE: Count = Count { passed: 1, failed: 0 };
+
+/// Makes every check, prints a line for each, and counts.
+#[must_use]
+pub fn run() -> Count {
+    let mut total = Count::default();
+    for check in CHECKS {
+        let start = Instant::now();
+        let (count, word, text) = match (check.run)() {
+            Ok(count) if count.failed == 0 => (count, "pass", String::new()),
+            Ok(count) => (count, "FAIL", format!("\n       {count}")),
+            Err(error) => {
+                let text = format!("\n{error:#}").replace('\n', "\n       ");
+                (Count { passed: 0, failed: 1 }, "FAIL", text)
+            }
+        };
+        println!("[{word}] {:>4} s  {}{text}", start.elapsed().as_secs(), check.name);
+        total += count;
+    }
+    total
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(repository()).args(arguments);
+    cargo
+}
+
+fn formatted() -> Result<Count> {
+    command::run(&mut cargo(&["fmt", "--all", "--check"]), "check the formatting").map(|()| ONE)
+}
+
+fn clippy() -> Result<Count> {
+    let arguments = ["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    command::run(&mut cargo(&arguments), "check the code with clippy").map(|()| ONE)
+}
+
+fn tests() -> Result<Count> {
+    let mut cargo = cargo(&["test", "--locked", "--workspace", "--no-fail-fast"]);
+    let output = cargo.output().context("cargo does not start")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let count = counted(&text);
+    if !output.status.success() && count.failed == 0 {
+        bail!("cargo test ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    let failures = text.lines().filter(|line| line.starts_with("test ") && line.ends_with("FAILED"));
+    for failure in failures {
+        println!("       {failure}");
+    }
+    Ok(count)
+}
+
+/// The sum of cargo's result lines: `test result: ok. 3 passed; 0 failed; …`.
+fn counted(text: &str) -> Count {
+    let mut count = Count::default();
+    for line in text.lines().filter_map(|line| line.strip_prefix("test result: ")) {
+        let number = |word: &str| {
+            let before = line.split_once(word).map_or("", |(before, _)| before);
+            before.split_whitespace().last().and_then(|number| number.parse().ok()).unwrap_or(0)
+        };
+        count += Count { passed: number(" passed"), failed: number(" failed") };
+    }
+    count
+}
+
+/// cargo-deny, installed into the cache. The advisory database is asked for only where it can be reached.
+fn dependencies() -> Result<Count> {
+    let root = Cache::open()?.root().join("cargo-tools");
+    let deny = root.join("bin/cargo-deny");
+    if !deny.is_file() {
+        let mut install = cargo(&["install", "--quiet", "--locked", "cargo-deny", "--root"]);
+        command::run(install.arg(&root), "install cargo-deny")?;
+    }
+    let check = |what: &[&str]| {
+        let mut check = Command::new(&deny);
+        check
+            .current_dir(repository())
+            .args(["--offline", "--workspace", "check", "--hide-inclusion-graph"])
+            .args(what);
+        command::run(&mut check, &format!("check the dependencies' {}", what.join(", ")))
+    };
+    check(&["bans", "licenses", "sources"])?;
+    let mut fetch = Command::new(&deny);
+    let fetched = command::run(fetch.current_dir(repository()).args(["fetch", "db"]), "fetch the advisory database");
+    match fetched {
+        Ok(()) => check(&["advisories"])?,
+        Err(_) => println!("       The advisory database can't be reached from here; advisories were not checked"),
+    }
+    Ok(ONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_several_crates_are_added() {
+        let text = "running 2 tests\ntest result: ok. 19 passed; 0 failed; 0 ignored\n\
+                    test result: FAILED. 3 passed; 2 failed; 1 ignored\n";
+        assert_eq!(counted(text), Count { passed: 22, failed: 2 });
+    }
+}

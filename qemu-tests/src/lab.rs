@@ -1,0 +1,58 @@
+//! What all scenarios of a run share: the image, the backends, the operator, and a founded machine's disk.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+
+use crate::machine::Backend;
+use crate::operator::Operator;
+
+/// What a run has.
+pub struct Lab {
+    /// The disk image under test.
+    pub image: PathBuf,
+    /// The machines it can run on.
+    pub backends: Vec<Box<dyn Backend>>,
+    /// The person who commands every cluster of the run.
+    pub operator: Operator,
+    /// kubectl of the release under test.
+    pub kubectl: PathBuf,
+    /// Where machines live while they run; removed at the end.
+    pub folder: PathBuf,
+    /// The disk of a machine that was founded, was Ready and was shut down; made when first asked for.
+    ready: Mutex<Option<PathBuf>>,
+}
+
+impl Lab {
+    /// A lab whose folder is made.
+    ///
+    /// # Errors
+    /// The folder or the operator's key can't be made.
+    pub fn new(image: PathBuf, backends: Vec<Box<dyn Backend>>, kubectl: PathBuf, folder: PathBuf) -> Result<Self> {
+        std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+        Ok(Self { image, backends, operator: Operator::new()?, kubectl, folder, ready: Mutex::new(None) })
+    }
+
+    /// The disk of a founded machine, to be copied; `found` makes it if nobody did. Others wait meanwhile.
+    ///
+    /// # Errors
+    /// `found` failed; the next who asks tries again.
+    pub fn ready_disk(&self, found: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(disk) = &*ready {
+            return Ok(disk.clone());
+        }
+        let disk = self.folder.join("ready.raw");
+        found(&disk).context("can't make the founded machine that scenarios start from")?;
+        *ready = Some(disk.clone());
+        Ok(disk)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // What is left is named by our process id and does no harm.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}

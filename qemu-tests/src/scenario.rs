@@ -1,0 +1,231 @@
+//! What a scenario is, and the stage on which it plays: disks, volumes and machines of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kubeboot::timeline::What;
+
+use crate::kubectl::Kubectl;
+use crate::lab::Lab;
+use crate::machine::network::Network;
+use crate::machine::{Backend, Machine, Spec, Start, Volume, report};
+use crate::operator::Grant;
+use crate::random::Random;
+use crate::{disk, oci, volumes};
+
+/// One thing that must be true, shown on real machines.
+pub struct Scenario {
+    /// A sentence that is true when the scenario passes.
+    pub name: &'static str,
+    /// What it needs.
+    pub needs: Needs,
+    /// Whether only `--long` runs it.
+    pub long: bool,
+    /// How it goes.
+    pub run: fn(&mut Stage) -> Result<()>,
+}
+
+/// What a scenario asks of its machines.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs {
+    /// UEFI firmware and the image's own boot loader.
+    pub firmware: bool,
+    /// Something to type on the console with.
+    pub keyboard: bool,
+    /// How many machines run at once.
+    pub machines: u8,
+    /// Memory of each, in MiB.
+    pub memory: u32,
+}
+
+/// One machine as any backend has it.
+pub const ONE: Needs = Needs { firmware: false, keyboard: false, machines: 1, memory: 2048 };
+
+/// How long a machine may take from power-on to Ready, on a loaded build machine that emulates.
+pub const TO_READY: Duration = Duration::from_secs(600);
+/// How long an orderly stop may take.
+pub const TO_STOP: Duration = Duration::from_secs(180);
+/// How long something that kubeboot says early may take.
+pub const TO_SPEAK: Duration = Duration::from_secs(240);
+
+/// Size of a machine's disk in MiB: the image, and room for `/var`.
+const DISK: u64 = 8192;
+/// Room for `/var` in MiB on a disk that is too small.
+const SMALL: u64 = 512;
+
+/// Where one run of one scenario takes place.
+pub struct Stage<'a> {
+    /// What all scenarios share.
+    pub lab: &'a Lab,
+    /// What the machines run on.
+    pub backend: &'a dyn Backend,
+    /// This run's folder, kept when the scenario fails.
+    pub folder: PathBuf,
+    /// The machines' network.
+    pub network: Network,
+    /// Seeded choices.
+    pub random: Random,
+    needs: Needs,
+    boots: u32,
+}
+
+/// A machine whose cluster answers.
+pub struct Founded {
+    /// The machine.
+    pub machine: Box<dyn Machine>,
+    /// Its API server.
+    pub kubectl: Kubectl,
+    /// The cluster's id.
+    pub cluster: String,
+    /// The node's name.
+    pub node: String,
+}
+
+impl<'a> Stage<'a> {
+    /// An empty stage.
+    ///
+    /// # Errors
+    /// The folder or the network can't be made.
+    pub fn new(lab: &'a Lab, backend: &'a dyn Backend, needs: Needs, folder: PathBuf, seed: u64) -> Result<Self> {
+        fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+        let random = Random::new(seed);
+        Ok(Self { lab, backend, folder, network: Network::new()?, random, needs, boots: 0 })
+    }
+
+    /// A disk that was never started.
+    ///
+    /// # Errors
+    /// The image can't be copied.
+    pub fn new_disk(&self) -> Result<PathBuf> {
+        let disk = self.folder.join("new.raw");
+        disk::fresh(&self.lab.image, &disk, DISK)?;
+        Ok(disk)
+    }
+
+    /// A disk that was never started and has hardly any room for `/var`.
+    ///
+    /// # Errors
+    /// The image can't be copied.
+    pub fn new_small_disk(&self) -> Result<PathBuf> {
+        let disk = self.folder.join("small.raw");
+        let image = fs::metadata(&self.lab.image).context("can't look at the image")?.len() >> 20;
+        disk::fresh(&self.lab.image, &disk, image + SMALL)?;
+        Ok(disk)
+    }
+
+    /// The disk of a machine that was founded, Ready, and shut down in order.
+    ///
+    /// # Errors
+    /// Founding it failed.
+    pub fn founded_disk(&mut self) -> Result<PathBuf> {
+        let base = self.lab.ready_disk(|base| {
+            let disk = self.new_disk()?;
+            let mut spec = self.founder(&disk);
+            spec.volumes.push(Volume::read_only(volumes::images(&self.folder, &[oci::busybox()?])?));
+            let machine = self.start(spec)?;
+            let mut founded = self.ready(machine)?;
+            founded.kubectl.wait_for_pods("kube-system", TO_READY)?;
+            stop(&mut *founded.machine)?;
+            fs::rename(&disk, base).with_context(|| format!("can't keep {}", disk.display()))
+        })?;
+        let disk = self.folder.join("founded.raw");
+        disk::copy(&base, &disk)?;
+        Ok(disk)
+    }
+
+    /// A machine with a disk, commanded by the run's operator; the caller adds what it is about.
+    #[must_use]
+    pub fn spec(&self, disk: &Path) -> Spec {
+        Spec {
+            name: "node".into(),
+            number: 0,
+            folder: self.folder.clone(),
+            disk: disk.to_owned(),
+            volumes: Vec::new(),
+            start: if self.needs.firmware { Start::Firmware } else { Start::Kernel },
+            memory: self.needs.memory,
+            words: vec![
+                "kubeboot.report=ttyS1".into(),
+                format!("kubeboot.operator=\"{}\"", self.lab.operator.public_key()),
+            ],
+            credentials: Vec::new(),
+            connected: true,
+        }
+    }
+
+    /// A machine with a disk and the role of the founder on its kernel command line.
+    #[must_use]
+    pub fn founder(&self, disk: &Path) -> Spec {
+        let mut spec = self.spec(disk);
+        spec.words.push("kubeboot.role=init".into());
+        spec
+    }
+
+    /// Switches a machine on. Its logs get a folder of their own.
+    ///
+    /// # Errors
+    /// The backend can't start it.
+    pub fn start(&mut self, mut spec: Spec) -> Result<Box<dyn Machine>> {
+        self.boots += 1;
+        spec.folder = self.folder.join(format!("boot-{}", self.boots));
+        fs::create_dir_all(&spec.folder).with_context(|| format!("can't make {}", spec.folder.display()))?;
+        self.backend.start(&spec, &self.network)
+    }
+
+    /// Starts a founder and waits until it is Ready.
+    ///
+    /// # Errors
+    /// It does not become so.
+    pub fn found(&mut self, disk: &Path) -> Result<Founded> {
+        let spec = self.founder(disk);
+        let machine = self.start(spec)?;
+        self.ready(machine)
+    }
+
+    /// Waits until a machine is Ready, and sets up kubectl for it.
+    ///
+    /// # Errors
+    /// It reports an error, stops, or takes too long.
+    pub fn ready(&self, machine: Box<dyn Machine>) -> Result<Founded> {
+        let grant = report::wait_for(machine.report(), "an operator's certificate", TO_READY, |what| match what {
+            What::Operator { certificate, ca, .. } => Some(Grant { certificate: certificate.clone(), ca: ca.clone() }),
+            _ => None,
+        })?;
+        let (node, cluster) =
+            report::wait_for(machine.report(), "the node to be ready", TO_READY, |what| match what {
+                What::Ready { node, cluster, .. } => Some((node.clone(), cluster.clone())),
+                _ => None,
+            })?;
+        let kubectl = self.kubectl(&*machine, &grant)?;
+        Ok(Founded { machine, kubectl, cluster, node })
+    }
+
+    fn kubectl(&self, machine: &dyn Machine, grant: &Grant) -> Result<Kubectl> {
+        let reach = machine.api();
+        let path = self.folder.join(format!("kubeconfig-{}", self.boots));
+        let config = self.lab.operator.kubeconfig(grant, &reach, &path)?;
+        Ok(Kubectl { program: self.lab.kubectl.clone(), config, namespace: reach.namespace })
+    }
+}
+
+/// Shuts a machine down in order.
+///
+/// # Errors
+/// It does not stop.
+pub fn stop(machine: &mut dyn Machine) -> Result<()> {
+    machine.press_power()?;
+    machine.wait_stopped(TO_STOP)
+}
+
+/// Checks that a text on a console has each of these parts.
+///
+/// # Errors
+/// One is missing; the message shows the text.
+pub fn says(text: &str, parts: &[&str]) -> Result<()> {
+    for part in parts {
+        ensure!(text.contains(part), "expected {part:?} on the console, found:\n{text}");
+    }
+    Ok(())
+}

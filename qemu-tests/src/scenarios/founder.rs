@@ -1,0 +1,107 @@
+//! Founding a cluster, by each way in which a machine can be told to.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use super::workload;
+use crate::machine::Volume;
+use crate::oci;
+use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, says, stop};
+use crate::volumes::{self, Format};
+
+/// The scenarios of this file.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "A founder started by UEFI from its kernel command line serves workloads",
+        needs: Needs { firmware: true, memory: 4096, ..ONE },
+        long: false,
+        run: by_firmware,
+    },
+    Scenario {
+        name: "A founder started without firmware serves workloads",
+        needs: ONE,
+        long: false,
+        run: by_command_line,
+    },
+    Scenario { name: "A systemd credential makes a founder", needs: ONE, long: false, run: by_credential },
+    Scenario { name: "NoCloud on a vfat volume makes a founder", needs: ONE, long: false, run: by_nocloud_vfat },
+    Scenario { name: "NoCloud on an ISO 9660 volume makes a founder", needs: ONE, long: false, run: by_nocloud_iso },
+    Scenario { name: "A ConfigDrive makes a founder", needs: ONE, long: false, run: by_config_drive },
+];
+
+const CLOUD_CONFIG: &str =
+    "#cloud-config\nhostname: from-user-data\nkubeboot:\n  role: init\n  node:\n    labels:\n      origin: user-data\n";
+const TOML: &str = "#kubeboot\nrole = \"init\"\nname = \"from-user-data\"\n\n[node.labels]\norigin = \"user-data\"\n";
+const META_DATA: &str = "instance-id: a-test\n";
+
+/// A volume with the image that pods of scenarios use.
+///
+/// # Errors
+/// It can't be made.
+pub fn images(stage: &Stage) -> Result<Volume> {
+    Ok(Volume::read_only(volumes::images(&stage.folder, &[oci::busybox()?])?))
+}
+
+fn by_firmware(stage: &mut Stage) -> Result<()> {
+    serves_workloads(stage)
+}
+
+fn by_command_line(stage: &mut Stage) -> Result<()> {
+    serves_workloads(stage)
+}
+
+fn serves_workloads(stage: &mut Stage) -> Result<()> {
+    let disk = stage.new_disk()?;
+    let mut spec = stage.founder(&disk);
+    spec.volumes.push(images(stage)?);
+    let machine = stage.start(spec)?;
+    let mut founded = stage.ready(machine)?;
+    founded.kubectl.wait_for_pods("kube-system", TO_READY)?;
+    workload::run(&founded)?;
+    says(&founded.machine.console().text(), &["[done]"])?;
+    stop(&mut *founded.machine)
+}
+
+fn by_credential(stage: &mut Stage) -> Result<()> {
+    let disk = stage.new_disk()?;
+    let mut spec = stage.spec(&disk);
+    spec.credentials.push(("kubeboot.role".into(), b"init".to_vec()));
+    spec.credentials.push(("kubeboot.config".into(), b"name = \"from-credential\"\n".to_vec()));
+    let machine = stage.start(spec)?;
+    let founded = stage.ready(machine)?;
+    founded.kubectl.run(&["get", "node", "from-credential"]).map(drop)
+}
+
+fn by_nocloud_vfat(stage: &mut Stage) -> Result<()> {
+    let files = [("user-data", CLOUD_CONFIG), ("meta-data", META_DATA)];
+    let volume = volumes::user_data(&stage.folder, Format::Vfat, "cidata", &files)?;
+    by_user_data(stage, volume)
+}
+
+fn by_nocloud_iso(stage: &mut Stage) -> Result<()> {
+    let files = [("user-data", TOML), ("meta-data", META_DATA)];
+    let volume = volumes::user_data(&stage.folder, Format::Iso9660, "cidata", &files)?;
+    by_user_data(stage, volume)
+}
+
+fn by_config_drive(stage: &mut Stage) -> Result<()> {
+    let files =
+        [("openstack/latest/user_data", CLOUD_CONFIG), ("openstack/latest/meta_data.json", "{\"uuid\": \"a-test\"}")];
+    let volume = volumes::user_data(&stage.folder, Format::Iso9660, "config-2", &files)?;
+    by_user_data(stage, volume)
+}
+
+fn by_user_data(stage: &mut Stage, volume: PathBuf) -> Result<()> {
+    let disk = stage.new_disk()?;
+    let mut spec = stage.spec(&disk);
+    spec.volumes.push(Volume::read_only(volume));
+    let machine = stage.start(spec)?;
+    let founded = stage.ready(machine)?;
+    let labelled = ["get", "node", "from-user-data", "-o", "jsonpath={.metadata.labels.origin}"];
+    founded
+        .kubectl
+        .wait_for("the node's label from the user-data", TO_READY, &labelled, |label| label == "user-data")
+        .map(drop)
+        .context("the settings of the user-data did not arrive")
+}

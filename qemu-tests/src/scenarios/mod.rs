@@ -1,0 +1,48 @@
+//! The table of scenarios: what must be true of kubeboot on real machines.
+
+use crate::scenario::Scenario;
+
+mod bad_input;
+mod damage;
+mod founder;
+mod power_cut;
+mod preflight;
+mod prompt;
+mod reboot;
+mod reset;
+mod workload;
+
+pub use power_cut::POWER_CUT;
+
+/// Every scenario, those that take longest first, so that a parallel run ends early.
+#[must_use]
+pub fn all() -> Vec<&'static Scenario> {
+    [
+        founder::SCENARIOS,
+        reboot::SCENARIOS,
+        power_cut::SCENARIOS,
+        reset::SCENARIOS,
+        damage::SCENARIOS,
+        prompt::SCENARIOS,
+        preflight::SCENARIOS,
+        bad_input::SCENARIOS,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_sentences() {
+        let mut names: Vec<_> = all().iter().map(|scenario| scenario.name).collect();
+        assert!(names.iter().all(|name| name.starts_with(char::is_uppercase) && !name.contains('\'')), "{names:?}");
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

@@ -1,0 +1,83 @@
+//! What people do with a cluster: pods from an image that came on a volume, names, Services, logs, exec, port-forward.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use crate::kubectl::Kubectl;
+use crate::oci::BUSYBOX;
+use crate::scenario::Founded;
+
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// Starts pods and uses them.
+///
+/// # Errors
+/// Something does not work; the message says what.
+pub fn run(founded: &Founded) -> Result<()> {
+    let kubectl = &founded.kubectl;
+    kubectl.wait_for("the default service account", LIMIT, &["get", "serviceaccount", "default"], |_| true)?;
+    kubectl.apply(&pods())?;
+    kubectl.wait_for_pods("default", LIMIT)?;
+    let name = ["nslookup", "kubernetes.default.svc.cluster.local"];
+    let mut looked_up = String::new();
+    crate::wait::until("CoreDNS to resolve kubernetes.default.svc", LIMIT, Duration::from_secs(2), || {
+        crate::wait::Look::from_result(kubectl.exec("client", &name).map(|answer| looked_up = answer))
+    })?;
+    ensure!(looked_up.contains("10.96.0.1"), "nslookup answered: {looked_up}");
+    let page = ["wget", "-q", "-T", "20", "-O", "-", "http://web/"];
+    let page = kubectl.exec("client", &page)?;
+    ensure!(page.contains("a page from the pod"), "the Service answered: {page}");
+    let short = kubectl.exec("client", &["wget", "-q", "-T", "20", "-O", "-", "http://web.default.svc/"])?;
+    ensure!(short == page, "the Service answered by its longer name: {short}");
+    let logs = kubectl.run(&["logs", "client"])?;
+    ensure!(logs.contains("the client started"), "kubectl logs gave: {logs}");
+    let forwarded = kubectl.forward("pod/web", 80)?.fetch(LIMIT)?;
+    ensure!(forwarded == page, "the forwarded port answered: {forwarded}");
+    Ok(())
+}
+
+fn pods() -> String {
+    let pod = |name: &str, command: &[&str]| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "labels": { "app": name } },
+            "spec": { "terminationGracePeriodSeconds": 1, "containers": [
+                { "name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "command": command },
+            ] },
+        })
+    };
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web" },
+        "spec": { "selector": { "app": "web" }, "ports": [{ "port": 80 }] },
+    });
+    let serve = ["httpd", "-f", "-p", "80", "-h", "/www"];
+    let wait = ["sh", "-c", "echo the client started; exec sleep 86400"];
+    json!({ "apiVersion": "v1", "kind": "List", "items": [service, pod("web", &serve), pod("client", &wait)] })
+        .to_string()
+}
+
+/// Runs a command of the node itself, as root in its own root directory, by way of a privileged pod.
+///
+/// # Errors
+/// The pod does not start, or the command fails.
+pub fn on_node(kubectl: &Kubectl, command: &[&str]) -> Result<String> {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "node" },
+        "spec": {
+            "hostPID": true, "hostNetwork": true, "terminationGracePeriodSeconds": 1,
+            "tolerations": [{ "operator": "Exists" }],
+            "volumes": [{ "name": "root", "hostPath": { "path": "/" } }],
+            "containers": [{
+                "name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sleep", "86400"],
+                "securityContext": { "privileged": true },
+                "volumeMounts": [{ "name": "root", "mountPath": "/host", "mountPropagation": "HostToContainer" }],
+            }],
+        },
+    });
+    kubectl.wait_for("the default service account", LIMIT, &["get", "serviceaccount", "default"], |_| true)?;
+    kubectl.apply(&pod.to_string())?;
+    kubectl.wait_for_pods("default", LIMIT)?;
+    // Process 1 has the namespaces of the node.
+    kubectl.exec("node", &[&["nsenter", "-t", "1", "-m", "-u", "-i", "-n", "--"], command].concat())
+}
