@@ -34,17 +34,17 @@ pub(super) fn space(subject: &Subject) -> Outcome {
         let mut findings: Vec<Finding> = Vec::new();
         let free = format!("{} of {} are free on /var ({})", size(var.available), size(var.total), var.source);
         let fix = "give the machine a larger disk, or delete what is not needed";
-        // The kubelet's default evictionHard: imagefs.available below 15 %, nodefs.inodesFree below 5 %.
+        // evictionHard of `kubernetes::kubelet`: nodefs.available below 10 %, nodefs.inodesFree below 5 %.
         if var.available < GIB {
             findings.push(error(format!("only {free}"), fix));
         } else if var.available < enough {
             findings.push(warning(format!("only {free}; {} are enough for a while", size(enough)), fix));
-        } else if u128::from(var.available) * 100 < u128::from(var.total) * 15 {
-            findings.push(warning(format!("only {free}: below 15 % the kubelet takes no more pods"), fix));
+        } else if u128::from(var.available) * 100 < u128::from(var.total) * 10 {
+            findings.push(warning(format!("only {free}: below 10 % the kubelet evicts pods and takes no more"), fix));
         }
         if var.inodes > 0 && u128::from(var.inodes_free) * 100 < u128::from(var.inodes) * 5 {
             let found = format!("only {} of {} inodes are free on /var", var.inodes_free, var.inodes);
-            findings.push(warning(format!("{found}: below 5 % the kubelet takes no more pods"), fix));
+            findings.push(warning(format!("{found}: below 5 % the kubelet evicts pods and takes no more"), fix));
         }
         findings.into()
     })

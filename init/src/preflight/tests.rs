@@ -75,7 +75,7 @@ const CASES: &[(&str, &str, Role, &str, Change)] = &[
     }),
     ("var-space", "warning", Role::Init, "little", |facts, _| var(facts, |var| var.available = 5 << 29)),
     ("var-space", "warning", Role::Init, "below the kubelet's limit", |facts, _| {
-        var(facts, |var| (var.total, var.available) = (100 << 30, 14 << 30));
+        var(facts, |var| (var.total, var.available) = (100 << 30, 9 << 30));
     }),
     ("var-space", "warning", Role::Init, "no inodes", |facts, _| var(facts, |var| var.inodes_free = 100)),
     ("var-latency", "warning", Role::Init, "slow", |facts, _| latency(facts, 8_000, 31_000)),
