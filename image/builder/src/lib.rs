@@ -4,13 +4,22 @@
 //! it made before.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a build tool is effects")]
 
+pub mod boot;
 pub mod cache;
 pub mod command;
 pub mod components;
 pub mod host;
+pub mod image;
 pub mod keys;
 pub mod kubeboot_binary;
+pub mod mirror;
+pub mod operator;
+pub mod pe;
+pub mod progress;
+pub mod qemu;
 pub mod release;
+pub mod report;
+pub mod tools;
 
 use std::path::{Path, PathBuf};
 

@@ -1,14 +1,19 @@
 //! The command behind `image/build` and `image/boot`.
-#![allow(clippy::disallowed_methods, reason = "a build tool is effects")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a build tool is effects")]
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use image_builder::boot;
 use image_builder::cache::Cache;
 use image_builder::components::{Source, components};
+use image_builder::image::{self, Image, Platform};
 use image_builder::keys::KeyName;
+use image_builder::progress::Progress;
 use image_builder::release::{Inputs, release, table};
+use image_builder::tools::{self, Tools};
 use kubeboot::release::Version;
 use kubeboot::release::date::Moment;
 
@@ -26,6 +31,12 @@ enum Command {
     Components(SourceArgs),
     /// Makes a signed release file, or finds it in the cache
     Release(ReleaseArgs),
+    /// Makes the tools tree (mkosi, QEMU), or finds it in the cache
+    Tools,
+    /// Makes the disk image, or finds it in the cache
+    Image(BuildArgs),
+    /// Boots the disk image and waits until its node is Ready
+    Boot(BootArgs),
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +73,49 @@ struct ReleaseArgs {
     key: KeyName,
 }
 
+#[derive(Debug, Args)]
+struct ImageArgs {
+    /// What machine the image is for
+    #[arg(long, value_enum, default_value_t = Platform::Vm)]
+    platform: Platform,
+    /// `debug` adds a shell on the serial console and an ssh server
+    #[arg(long, value_enum, value_name = "NAME")]
+    profile: Option<Profile>,
+    #[command(flatten)]
+    release: ReleaseArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Profile {
+    Debug,
+}
+
+#[derive(Debug, Args)]
+struct BuildArgs {
+    #[command(flatten)]
+    image: ImageArgs,
+    /// The form of the disk image
+    #[arg(long, value_enum, default_value = "raw")]
+    format: Format,
+    /// Where to put a copy of it; without, the raw image in the cache is named
+    #[arg(long, value_name = "FILE", required_if_eq("format", "qcow2"))]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Raw,
+    Qcow2,
+}
+
+#[derive(Debug, Args)]
+struct BootArgs {
+    #[command(flatten)]
+    image: ImageArgs,
+    #[command(flatten)]
+    options: boot::Options,
+}
+
 impl From<SourceArgs> for Source {
     fn from(args: SourceArgs) -> Self {
         Self { kubernetes: args.kubernetes, from: args.from, rebuild: args.long }
@@ -75,9 +129,23 @@ impl From<ReleaseArgs> for Inputs {
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    if let Some(status) = tools::enter_if_asked() {
+        return status;
+    }
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("[fail] {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
     let cache = Cache::open()?;
-    match Cli::parse().command {
+    let mut progress = Progress::start();
+    match command {
         Command::Components(args) => {
             let found = components(&cache, &args.into())?;
             for (place, file) in &found.files {
@@ -89,6 +157,31 @@ fn main() -> Result<()> {
             print!("{}", table(&made)?);
             println!("{}", made.path.display());
         }
+        Command::Tools => println!("{}", Tools::ensure(&cache)?.root().display()),
+        Command::Image(args) => {
+            let (tools, image) = make_image(&cache, args.image, &mut progress)?;
+            let path = match (&args.output, args.format) {
+                (None, _) => image.disk(),
+                (Some(output), format) => {
+                    image::export(&tools, &image, format == Format::Qcow2, output)?;
+                    progress.done("copy of the disk image");
+                    output.clone()
+                }
+            };
+            println!("{}", path.display());
+        }
+        Command::Boot(args) => {
+            let (tools, image) = make_image(&cache, args.image, &mut progress)?;
+            boot::boot(&cache, &tools, &image, &args.options, progress)?;
+        }
     }
     Ok(())
+}
+
+fn make_image(cache: &Cache, args: ImageArgs, progress: &mut Progress) -> Result<(Tools, Image)> {
+    let tools = Tools::ensure(cache)?;
+    progress.done("tools tree");
+    let debug = args.profile == Some(Profile::Debug);
+    let image = image::of_release(cache, &tools, &args.release.into(), args.platform, debug, progress)?;
+    Ok((tools, image))
 }
