@@ -4,6 +4,7 @@
 //! rendered anew at each boot (`kubernetes::renders`). On a finished machine the plan is empty.
 
 pub mod founder;
+mod listing;
 pub mod record;
 pub mod sight;
 mod state;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use crate::certificates::{Authority, Fault, Leaf, OperatorKey, Request};
 
 pub use founder::{Founder, plan};
+pub use listing::certificates;
 pub use sight::{Entry, Sight};
 
 /// One thing to do. Steps hold no secret: keys are made where they are written.

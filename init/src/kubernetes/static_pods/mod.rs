@@ -196,8 +196,8 @@ fn wait_for_api(site: &Site<'_>, mounts: &[&Mount]) -> Value {
         "command": [
             format!("{}/bin/kubeboot", paths::SEAT),
             "wait-readyz",
-            format!("--server={}", super::server(site.node.address)),
             format!("--ca={}", CA.path),
+            super::server(site.node.address),
         ],
         "resources": {"requests": {"cpu": "10m"}},
         "securityContext": locked_down(),

@@ -1,0 +1,51 @@
+//! The certificates of a node as a list: what `kubeboot status` shows, and what the agent's timer goes by.
+
+use crate::certificates::expiry::Listed;
+use crate::certificates::{Authority, Fault, Inspected, Leaf, Unix, check};
+use crate::certificates::profile::KUBELET_CLIENT_CURRENT;
+use crate::kubernetes::{self, kubeconfig};
+
+use super::founder::Founder;
+use super::sight::Sight;
+use super::state;
+
+/// Every certificate: the authorities', the node's, the operators'.
+pub fn certificates(founder: &Founder, sight: &Sight, now: Unix) -> Vec<Listed> {
+    let authorities = Authority::ALL.into_iter().map(|authority| {
+        let path = authority.certificate();
+        listed(authority.common_name(), path, state::file(sight, path).and_then(check::inspect), true, now)
+    });
+    let leaves = founder.leaves().into_iter().map(|leaf| {
+        let path = if leaf == Leaf::KubeletClient { KUBELET_CLIENT_CURRENT } else { leaf.form().certificate() };
+        listed(leaf.name(), path, certificate(founder, sight, leaf, path), false, now)
+    });
+    let operators = founder.operators().into_iter().map(|key| {
+        let path = key.path();
+        listed(&key.request().common_name, &path, state::file(sight, &path).and_then(check::inspect), false, now)
+    });
+    authorities.chain(leaves).chain(operators).collect()
+}
+
+fn certificate(founder: &Founder, sight: &Sight, leaf: Leaf, path: &str) -> Result<Inspected, Fault> {
+    let text = state::file(sight, path)?;
+    if !matches!(leaf.form(), crate::certificates::Form::Kubeconfig { .. }) {
+        return check::inspect(text);
+    }
+    let ca = state::file(sight, leaf.request(&founder.subject()).authority.certificate())?;
+    let server = kubernetes::server(founder.node.address);
+    let (certificate, _) = kubeconfig::taken_apart(text, leaf, &server, ca).map_err(Fault::Unreadable)?;
+    check::inspect(&certificate)
+}
+
+fn listed(name: &str, path: &str, found: Result<Inspected, Fault>, authority: bool, now: Unix) -> Listed {
+    let found = found.ok();
+    let (validity, stagger) = (found.as_ref().map(|one| one.validity), found.map_or(0, |one| one.stagger));
+    Listed {
+        name: name.to_owned(),
+        path: path.to_owned(),
+        validity,
+        standing: validity.map(|validity| validity.standing(now, stagger)),
+        authority,
+        renew_at: validity.filter(|_| !authority).map(|validity| validity.renew_at(stagger)),
+    }
+}
