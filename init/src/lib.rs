@@ -18,3 +18,4 @@ pub mod slots;
 pub mod sources;
 pub mod timeline;
 pub mod token;
+pub mod words;

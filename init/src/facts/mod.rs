@@ -19,6 +19,8 @@ pub use name::{NameProblem, node_name, rfc1123_problem};
 pub use network::{Address, Interface, Network, NoNodeAddress, NodeAddress, Route};
 pub use ports::{Owner, Socket};
 
+use crate::slots::SeatFacts;
+
 /// One thing about the machine, or why it isn't known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact<T> {
@@ -169,8 +171,9 @@ pub struct Seat {
     pub mounted: Option<String>,
     /// True if nothing can be written there.
     pub read_only: bool,
-    /// Version of the release, from `/run/kubeboot/seat.json`; an error in words if that file can't be used.
-    pub version: Option<Result<String, String>>,
+    /// What `kubeboot slot` recorded of it in `/run/kubeboot/seat.json`; none if it recorded nothing, an error in words if
+    /// that can't be used.
+    pub record: Option<Result<SeatFacts, String>>,
     /// Programs that a release must have and this one lacks.
     pub missing: Vec<String>,
 }

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
-    Address, Clock, Dmi, Fact, Facts, FileSystem, Interface, Kernel, MachineId, Network, Presence, Route, Seat,
-    WriteLatency, kernel,
+    Address, Clock, Dmi, Fact, Facts, FileSystem, Interface, Kernel, MachineId, Network, Presence, Route, WriteLatency,
+    kernel,
 };
 use crate::settings::{Cidr, Inputs, Role, Settings, validate};
+use crate::slots::{CheckedBy, Seat, SeatFacts};
 
 const GIB: u64 = 1 << 30;
 
@@ -52,12 +53,28 @@ pub(crate) fn facts() -> Facts {
         network: Fact::Known(network()),
         name_servers: Fact::Known(vec![Ipv4Addr::new(10, 0, 2, 3).into()]),
         listening: Fact::Known(vec![]),
-        seat: Fact::Known(Seat {
+        seat: Fact::Known(super::Seat {
             mounted: Some("erofs".into()),
             read_only: true,
-            version: Some(Ok("1.37.2-1".into())),
+            record: Some(Ok(seat_record())),
             missing: vec![],
         }),
+    }
+}
+
+/// What `kubeboot slot` records of a factory release.
+pub(crate) fn seat_record() -> SeatFacts {
+    SeatFacts {
+        seat: Seat::Factory,
+        why: "no slot holds a release".into(),
+        version: "1.37.2-1".into(),
+        kubernetes: "1.37.2".into(),
+        erofs_sha256: "00".repeat(32),
+        root_hash: "11".repeat(32),
+        signed_by: "dev".into(),
+        checked_by: CheckedBy::Image,
+        boot: 1,
+        passed_over: vec![],
     }
 }
 

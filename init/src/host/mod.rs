@@ -4,6 +4,7 @@
 pub mod api;
 pub mod batch;
 pub mod clock;
+pub mod console;
 pub mod execute;
 pub mod facts;
 pub mod files;

@@ -99,7 +99,7 @@ fn open_device(root: &Root, name: &str) -> io::Result<File> {
 }
 
 /// Writes everything, waiting at most [`PATIENCE`] for a device whose buffer is full and does not empty.
-fn write_patiently(device: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_patiently(device: &mut File, mut bytes: &[u8]) -> io::Result<()> {
     let mut moved = Instant::now();
     while !bytes.is_empty() {
         match device.write(bytes) {

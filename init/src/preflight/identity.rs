@@ -21,9 +21,12 @@ pub(super) fn seat(subject: &Subject) -> Outcome {
                 "boot again: kubeboot-slot mounts it read-only",
             ));
         }
-        match &seat.version {
-            Some(Ok(_)) => {}
-            Some(Err(why)) => findings.push(error(why.clone(), "boot again: kubeboot-slot writes it")),
+        match &seat.record {
+            Some(Ok(record)) => findings.extend(record.passed_over.iter().map(|passed| {
+                let found = format!("{} was passed over: {}", passed.seat, passed.why);
+                warning(found, format!("none is needed now: {} runs instead", record.seat))
+            })),
+            Some(Err(why)) => findings.push(error(why.clone(), "boot again: kubeboot-slot writes it anew")),
             None => findings.push(error(format!("{} is missing", paths::SEAT_FACTS), status)),
         }
         if !seat.missing.is_empty() {

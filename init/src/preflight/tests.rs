@@ -8,6 +8,7 @@ use super::*;
 use crate::facts::sample::{self, cidr};
 use crate::facts::{Address, MachineId, Owner, Pinned, Presence, Socket, Swap, ports};
 use crate::settings::{Backend, ProxyMode};
+use crate::slots::{self, PassedOver};
 
 /// What one thing is changed to.
 type Change = fn(&mut Facts, &mut Settings);
@@ -87,13 +88,20 @@ const CASES: &[(&str, &str, Role, &str, Change)] = &[
     ("seat", "error", Role::Worker, "writable, half empty, unrecorded", |facts, _| {
         if let Fact::Known(seat) = &mut facts.seat {
             seat.read_only = false;
-            seat.version = None;
+            seat.record = None;
             seat.missing = vec!["bin/kubelet".into(), "bin/runc".into()];
         }
     }),
     ("seat", "error", Role::Worker, "a torn record", |facts, _| {
         if let Fact::Known(seat) = &mut facts.seat {
-            seat.version = Some(Err("/run/kubeboot/seat.json is not JSON: EOF".into()));
+            seat.record = Some(Err("/run/kubeboot/seat.json can't be understood: EOF".into()));
+        }
+    }),
+    ("seat", "warning", Role::Worker, "another release was meant", |facts, _| {
+        if let Fact::Known(seat) = &mut facts.seat {
+            let why = "its signature does not verify".into();
+            let passed_over = vec![PassedOver { seat: slots::Seat::Slot(slots::Slot::A), why }];
+            seat.record = Some(Ok(slots::SeatFacts { passed_over, ..sample::seat_record() }));
         }
     }),
     ("machine-id", "error", Role::Worker, "uninitialized", |facts, _| {

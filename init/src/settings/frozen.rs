@@ -64,11 +64,30 @@ impl fmt::Display for Difference {
     }
 }
 
+/// Keys that are not frozen: who may command the cluster, and where this boot's events go. They change nothing of what
+/// the cluster is, and a key that was lost must be replaceable.
+pub const LIVE: [&str; 2] = ["operator", "report"];
+
+impl Frozen {
+    /// The settings in force at a later boot: the frozen ones, but for the [`LIVE`] keys that some source gives now.
+    pub fn in_force(&self, now: &Validated) -> Settings {
+        let mut settings = self.settings.clone();
+        for key in LIVE.iter().filter(|key| now.origins.contains_key(**key)) {
+            match *key {
+                "operator" => settings.operator.clone_from(&now.settings.operator),
+                _ => settings.report.clone_from(&now.settings.report),
+            }
+        }
+        settings
+    }
+}
+
 /// The keys that are given now with another value than the frozen one. A source that is gone (a stick pulled out) is no
 /// difference: only keys that some source gives now are compared. `origins` are those of `now`.
 pub fn diff(frozen: &Frozen, now: &Settings, origins: &BTreeMap<String, Origin>) -> Vec<Difference> {
     let (frozen, now) = (leaves(&frozen.settings), leaves(now));
-    let given = origins.iter().filter(|(key, _)| key.as_str() != super::keys::TOKEN);
+    let compared = |key: &str| key != super::keys::TOKEN && !LIVE.contains(&key);
+    let given = origins.iter().filter(|(key, _)| compared(key));
     given
         .filter_map(|(key, origin)| {
             let (was, is) = (frozen.get(key).cloned().unwrap_or_default(), now.get(key).cloned().unwrap_or_default());
@@ -108,5 +127,66 @@ fn shown(value: &Value) -> String {
             map.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect::<Vec<_>>().join(", ")
         }
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Fragment, Given, Inputs, Source, Value, validate};
+
+    /// The settings that a kernel command line with these values gives.
+    fn given(values: &[(&'static str, Value)]) -> Validated {
+        let mut fragment = Fragment::empty(Source::KernelCommandLine);
+        for (key, value) in values {
+            let origin = Origin::whole(Source::KernelCommandLine);
+            fragment.values.insert(key, Given { origin, value: value.clone() });
+        }
+        validate(Inputs::merge(vec![fragment])).ok().expect("valid settings")
+    }
+
+    fn one(text: &str) -> Value {
+        Value::One(zeroize::Zeroizing::new(text.to_owned()))
+    }
+
+    #[test]
+    fn the_file_is_read_back_and_holds_no_token() {
+        let seed = crate::token::Seed::new(*b"kubeboot is fine").text();
+        let now = given(&[("role", one("init")), ("token", one(&seed)), ("node.ip", one("192.168.1.10"))]);
+        let frozen = Frozen::of(&now);
+        assert_eq!(Frozen::parse(&frozen.text()), Ok(frozen.clone()));
+        assert!(now.token.is_some() && !frozen.text().contains("kb1s"));
+        insta::assert_snapshot!(frozen.text());
+    }
+
+    #[test]
+    fn a_later_format_and_a_torn_file_are_refused() {
+        let text = Frozen::of(&given(&[])).text();
+        assert!(Frozen::parse(&text.replace("\"format\": 1", "\"format\": 2")).is_err_and(|e| e.contains("format 2")));
+        assert!(Frozen::parse(&text[..text.len() / 2]).is_err());
+    }
+
+    #[test]
+    fn differences_are_told_for_what_is_given_now_only() {
+        let labels = |value: &str| Value::Map([("disk".to_owned(), vec![value.to_owned()])].into());
+        let first = given(&[
+            ("name", one("cp-1")),
+            ("node.labels", labels("ssd")),
+            ("proxy.mode", one("none")),
+            ("http-proxy", one("http://p:1")),
+        ]);
+        let frozen = Frozen::of(&first);
+        assert_eq!(diff(&frozen, &first.settings, &first.origins), []);
+        let later = given(&[
+            ("name", one("cp-2")),
+            ("node.labels", labels("hdd")),
+            ("proxy.mode", one("nftables")),
+            ("cluster.dns-domain", one("cluster.local")),
+            ("report", one("ttyS1")),
+        ]);
+        let told: Vec<String> =
+            diff(&frozen, &later.settings, &later.origins).iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(told.join("\n"));
+        assert_eq!(frozen.in_force(&later), Settings { report: Some("ttyS1".into()), ..first.settings });
     }
 }

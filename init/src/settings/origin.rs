@@ -24,6 +24,8 @@ pub enum Source {
     },
     /// `/usr/lib/kubeboot/kubeboot.toml`, part of the image.
     Baked,
+    /// No source: what holds when nothing is given.
+    Default,
 }
 
 impl Source {
@@ -35,6 +37,7 @@ impl Source {
             Source::KernelCommandLine => 2,
             Source::UserData { .. } => 3,
             Source::Baked => 4,
+            Source::Default => 5,
         }
     }
 }
@@ -47,6 +50,7 @@ impl fmt::Display for Source {
             Source::KernelCommandLine => f.write_str("kernel command line"),
             Source::UserData { file } => f.write_str(file),
             Source::Baked => f.write_str("baked into the image (kubeboot.toml)"),
+            Source::Default => f.write_str("the default"),
         }
     }
 }

@@ -74,7 +74,7 @@ impl Judge {
     }
 
     fn origin(&self, key: &str) -> Origin {
-        self.values.get(key).map_or(Origin::whole(Source::Baked), |given| given.origin.clone())
+        self.values.get(key).map_or(Origin::whole(Source::Default), |given| given.origin.clone())
     }
 
     fn one(&self, key: &str) -> Option<String> {
@@ -244,14 +244,24 @@ impl Judge {
     /// Rules that span keys.
     fn across(&mut self, settings: &Settings, token: Option<&Token>) {
         let (pods, services) = (settings.cluster.pod_cidr, settings.cluster.service_cidr);
+        // The one that was given is the one to correct.
+        let names = ["cluster.service-cidr", "cluster.pod-cidr"];
+        let [(key, found), (other, it)] = match self.values.contains_key(names[0]) {
+            true => [(names[0], services), (names[1], pods)],
+            false => [(names[1], pods), (names[0], services)],
+        };
         if pods.address.is_ipv4() != services.address.is_ipv4() {
-            let expected = format!("addresses of the same family as cluster.pod-cidr, which is {pods}");
-            self.wrong("cluster.service-cidr", &services.to_string(), &expected);
+            let expected = format!("addresses of the same family as {other}, which is {it}");
+            self.wrong(key, &found.to_string(), &expected);
         } else if pods.overlaps(&services) {
-            let expected = format!("a block that does not overlap cluster.pod-cidr, which is {pods}");
-            self.wrong("cluster.service-cidr", &services.to_string(), &expected);
+            let expected = format!("a block that does not overlap {other}, which is {it}");
+            self.wrong(key, &found.to_string(), &expected);
         }
         if let Some(ip) = settings.node.ip {
+            if ip.is_ipv4() != pods.address.is_ipv4() {
+                let expected = format!("an address of the same family as cluster.pod-cidr, which is {pods}");
+                self.wrong("node.ip", &ip.to_string(), &expected);
+            }
             for (name, block) in [("cluster.pod-cidr", pods), ("cluster.service-cidr", services)] {
                 if block.contains(ip) {
                     self.wrong("node.ip", &ip.to_string(), &format!("an address outside {name}, which is {block}"));

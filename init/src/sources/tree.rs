@@ -84,11 +84,22 @@ pub fn toml(text: &str) -> Result<Node, Unreadable> {
     let lines = Lines::of(text);
     let table = DeTable::parse(text).map_err(|error| Unreadable {
         line: error.span().map(|span| lines.at(span.start)),
-        message: one_line(error.message()),
+        message: toml_message(text, &error),
     })?;
     let line = Some(lines.at(table.span().start));
     let data = Data::Map(toml_map(table.into_inner(), &lines, DEPTH)?);
     Ok(Node { line, data })
+}
+
+/// The parser's message; for the commonest slip, which it words badly, our own.
+fn toml_message(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = text[before.rfind('\n').map_or(0, |at| at + 1)..].lines().next().unwrap_or_default();
+    let value = line.split_once('=').map_or("", |(_, value)| value.trim_start());
+    match value.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        true => "a text without quotes".to_owned(),
+        false => one_line(error.message()),
+    }
 }
 
 fn toml_map(table: DeTable<'_>, lines: &Lines, depth: usize) -> Result<Vec<(String, Node)>, Unreadable> {
@@ -131,8 +142,18 @@ fn toml_node(value: DeValue<'_>, line: u32, lines: &Lines, depth: usize) -> Resu
 pub fn yaml(text: &str) -> Result<Node, Unreadable> {
     serde_saphyr::from_str_with_options(text, yaml_options()).map_err(|error| {
         let line = error.location().and_then(|location| u32::try_from(location.line()).ok());
-        Unreadable { line: line.filter(|line| *line > 0), message: one_line(&error.without_snippet().to_string()) }
+        Unreadable { line: line.filter(|line| *line > 0), message: yaml_message(&error) }
     })
+}
+
+/// The parser's message without what is told elsewhere (the place) or is meant for programmers (its options).
+fn yaml_message(error: &serde_saphyr::Error) -> String {
+    if let serde_saphyr::Error::Budget { .. } = error.without_snippet() {
+        return "more documents, more or deeper nested values than a configuration has".to_owned();
+    }
+    let message = one_line(&error.without_snippet().to_string());
+    let end = [" at line ", ", set "].iter().filter_map(|mark| message.find(mark)).min();
+    message[..end.unwrap_or(message.len())].to_owned()
 }
 
 fn yaml_options() -> serde_saphyr::Options {

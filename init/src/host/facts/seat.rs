@@ -3,6 +3,7 @@
 use super::{Root, text_if_there};
 use crate::facts::{Fact, Seat, procfs};
 use crate::paths;
+use crate::slots::SeatFacts;
 
 /// Programs of every release; without one of them some node service can't start.
 const PROGRAMS: &[&str] = &[
@@ -35,26 +36,20 @@ pub(super) fn gather(root: &Root, mounts: &Result<String, String>) -> Fact<Seat>
         Ok(Seat {
             mounted: Some(mount.kind),
             read_only: mount.read_only,
-            version: version(root),
+            record: record(root),
             missing: missing.map(|program| (*program).to_owned()).collect(),
         })
     };
     find().into()
 }
 
-/// The release's version as `kubeboot slot` recorded it; none if it recorded nothing.
-fn version(root: &Root) -> Option<Result<String, String>> {
-    let text = match text_if_there(root, paths::SEAT_FACTS) {
-        Ok(text) if text.is_empty() => return None,
-        Ok(text) => text,
-        Err(error) => return Some(Err(error)),
-    };
-    let record: Result<serde_json::Value, _> = serde_json::from_str(&text);
-    Some(match record {
-        Ok(record) => match record.get("version").and_then(serde_json::Value::as_str) {
-            Some(version) => Ok(version.to_owned()),
-            None => Err(format!("{} has no \"version\"", paths::SEAT_FACTS)),
-        },
-        Err(error) => Err(format!("{} is not JSON: {error}", paths::SEAT_FACTS)),
-    })
+/// What `kubeboot slot` recorded; none if it recorded nothing.
+fn record(root: &Root) -> Option<Result<SeatFacts, String>> {
+    match text_if_there(root, paths::SEAT_FACTS) {
+        Ok(text) if text.is_empty() => None,
+        Ok(text) => Some(
+            serde_json::from_str(&text).map_err(|error| format!("{} can't be understood: {error}", paths::SEAT_FACTS)),
+        ),
+        Err(error) => Some(Err(error)),
+    }
 }

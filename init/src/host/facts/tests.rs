@@ -41,7 +41,6 @@ impl Machine {
             ("/etc/machine-id", "4c4c45440051331080344b4c04563332\n"),
             ("/etc/resolv.conf", "nameserver 127.0.0.53\n"),
             ("/run/systemd/resolve/resolv.conf", "nameserver 10.0.2.3\n"),
-            ("/run/kubeboot/seat.json", "{\"version\":\"1.37.2-1\"}"),
             ("/run/kubeboot/slot/bin/etcd", ""),
             ("/proc/77/comm", "nginx\n"),
             ("/proc/78/comm", "bash\n"),
@@ -49,6 +48,7 @@ impl Machine {
         ] {
             machine.put(path, contents);
         }
+        machine.put(paths::SEAT_FACTS, &serde_json::to_string(&sample::seat_record()).expect("JSON"));
         fs::create_dir_all(machine.root().path("/var/lib")).expect("a folder");
         fs::create_dir_all(machine.root().path("/proc/77/fd")).expect("a folder");
         symlink("/usr/sbin/nginx", machine.root().path("/proc/77/exe")).expect("a link");
@@ -166,12 +166,12 @@ fn the_seat_says_what_it_lacks() {
     let facts = machine.facts();
     let seat = facts.seat.known().expect("a seat");
     assert_eq!((seat.mounted.as_deref(), seat.read_only), (Some("erofs"), true));
-    assert_eq!(seat.version, Some(Ok("1.37.2-1".into())));
+    assert_eq!(seat.record, Some(Ok(sample::seat_record())));
     assert!(seat.missing.contains(&"bin/kubelet".to_owned()) && !seat.missing.contains(&"bin/etcd".to_owned()));
     machine.put("/run/kubeboot/seat.json", "{");
     let facts = machine.facts();
-    let version = facts.seat.known().and_then(|seat| seat.version.clone());
-    assert!(matches!(version, Some(Err(why)) if why.starts_with("/run/kubeboot/seat.json is not JSON")));
+    let record = facts.seat.known().and_then(|seat| seat.record.clone());
+    assert!(matches!(record, Some(Err(why)) if why.starts_with("/run/kubeboot/seat.json can't be understood: ")));
     machine.put("/proc/self/mountinfo", "22 1 254:0 / / ro,relatime - erofs /dev/dm-0 ro\n");
     assert_eq!(machine.facts().seat, Fact::Known(crate::facts::Seat::default()));
 }

@@ -21,7 +21,9 @@ fn text(link: &Link) -> String {
     line(&mut out, "MACAddress", link.mac.as_deref());
     line(&mut out, "Name", link.name.as_deref());
     line(&mut out, "Driver", link.driver.as_deref());
-    out += "\n[Link]\n";
+    if link.mtu.is_some() || link.optional {
+        out += "\n[Link]\n";
+    }
     line(&mut out, "MTUBytes", link.mtu);
     line(&mut out, "RequiredForOnline", link.optional.then_some("no"));
     out += "\n[Network]\n";

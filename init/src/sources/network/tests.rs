@@ -4,7 +4,7 @@ fn rendered(text: &str) -> String {
     let source = Source::UserData { file: "cidata volume /dev/vdb, network-config".into() };
     let fragment = parse(source, Layout::NoCloud, text.as_bytes());
     let mut out = String::new();
-    for (_, files) in fragment.os.network {
+    if let Some((_, files)) = fragment.os.network {
         for file in files {
             out += &format!("== {}\n{}", file.name, file.text);
         }

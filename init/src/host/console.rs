@@ -1,0 +1,143 @@
+//! The console: what a person in front of the machine sees and types, even when nobody is logged in.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, IsTerminal, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use nix::libc;
+use zeroize::Zeroizing;
+
+use super::report::write_patiently;
+use super::root::Root;
+use crate::words::Paint;
+
+/// Longest line that is read, in bytes; the rest of a longer one is dropped.
+const LINE: usize = 512;
+
+/// Where words go. As a service they go to standard output, which is the journal, and to `/dev/console`. Run by a person
+/// in a terminal they go to that terminal only.
+pub struct Console {
+    device: Option<File>,
+    terminal: bool,
+}
+
+impl Console {
+    /// Opens the console. Never fails: a boot must not stop because nobody can be told of it.
+    pub fn open(root: &Root) -> Self {
+        let terminal = io::stdout().is_terminal();
+        let device = if terminal { None } else { open(root).ok() };
+        Console { device, terminal }
+    }
+
+    /// How texts for [`Console::say`]'s two ends are painted: for the journal, then for the screen.
+    fn paints(&self) -> (Paint, Paint) {
+        let screen = self.terminal || self.device.as_ref().is_some_and(IsTerminal::is_terminal);
+        let color = |yes| if yes { Paint::Color } else { Paint::Plain };
+        (color(self.terminal), color(screen))
+    }
+
+    /// Shows a text, painted for each place that it goes to, with a newline at its end if it has none.
+    pub fn say(&mut self, text: impl Fn(Paint) -> String) {
+        let (out, screen) = self.paints();
+        // Standard output that is gone (the journal restarts) is no reason to stop.
+        let _ = io::stdout().write_all(ended(text(out)).as_bytes());
+        self.show(&ended(text(screen)));
+    }
+
+    /// Shows a secret: on the screen only, never in the journal.
+    pub fn say_secret(&mut self, text: impl Fn(Paint) -> Zeroizing<String>) {
+        let (_, screen) = self.paints();
+        let text = text(screen);
+        if self.terminal {
+            let _ = io::stdout().write_all(text.as_bytes());
+        }
+        self.show(&text);
+    }
+
+    fn show(&mut self, text: &str) {
+        if let Some(device) = &mut self.device
+            && write_patiently(device, text.as_bytes()).is_err()
+        {
+            self.device = None;
+        }
+    }
+
+    /// Asks for one line. None at the end of the input, or when there is nobody to ask.
+    ///
+    /// # Errors
+    /// Those of read(2).
+    pub fn ask(&mut self, question: &str) -> io::Result<Option<Zeroizing<String>>> {
+        if io::stdin().is_terminal() {
+            let mut out = io::stdout();
+            out.write_all(question.as_bytes()).and_then(|()| out.flush())?;
+            return read_line(&mut io::stdin().lock());
+        }
+        let Some(device) = &mut self.device else { return Ok(None) };
+        write_patiently(device, question.as_bytes())?;
+        // From here on a read has to wait for the person.
+        let flags = nix::fcntl::OFlag::empty();
+        nix::fcntl::fcntl(&*device, nix::fcntl::FcntlArg::F_SETFL(flags))?;
+        read_line(device)
+    }
+}
+
+fn ended(mut text: String) -> String {
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+fn open(root: &Root) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(root.path("/dev/console"))
+}
+
+/// Reads up to a newline, keeping the first [`LINE`] bytes; what is no text is replaced.
+fn read_line(from: &mut impl io::Read) -> io::Result<Option<Zeroizing<String>>> {
+    let mut line = Zeroizing::new(Vec::with_capacity(LINE));
+    let mut byte = [0; 1];
+    loop {
+        match from.read(&mut byte) {
+            Ok(0) if line.is_empty() => return Ok(None),
+            Ok(0) => break,
+            Ok(_) if byte[0] == b'\n' => break,
+            Ok(_) if line.len() < LINE => line.push(byte[0]),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(Zeroizing::new(String::from_utf8_lossy(&line).trim().to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_bounded_and_trimmed() {
+        let long = format!("{}\n  init \r\nlast", "x".repeat(10_000));
+        let mut from = long.as_bytes();
+        let mut next = || read_line(&mut from).unwrap().map(|line| line.as_str().to_owned());
+        assert_eq!(next().map(|line| line.len()), Some(LINE));
+        assert_eq!(next().as_deref(), Some("init"));
+        assert_eq!(next().as_deref(), Some("last"));
+        assert_eq!(next(), None);
+    }
+
+    #[test]
+    fn words_reach_the_console_plain_when_it_is_no_terminal() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        std::fs::create_dir(folder.path().join("dev")).unwrap();
+        std::fs::write(root.path("/dev/console"), "").unwrap();
+        let mut console = Console { device: open(&root).ok(), terminal: false };
+        console.say(|paint| paint.tone(crate::words::Tone::Good, "[done] it"));
+        console.say_secret(|_| Zeroizing::new("secret\n".to_owned()));
+        assert_eq!(std::fs::read_to_string(root.path("/dev/console")).unwrap(), "[done] it\nsecret\n");
+    }
+}

@@ -1,0 +1,104 @@
+//! The texts at the ends of a boot: a cluster that is ready, a machine that was told nothing.
+
+use std::time::Duration;
+
+use super::{Paint, Tone, duration};
+
+/// A cluster that is ready, as its founder's console shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// The cluster's id.
+    pub cluster: &'a str,
+    /// The version of Kubernetes, such as `v1.37.2`.
+    pub kubernetes: &'a str,
+    /// The API server's URL as seen from outside.
+    pub server: &'a str,
+    /// From the kernel's start to Ready.
+    pub after: Duration,
+    /// Fingerprints of the operators' ssh keys, `SHA256:…`.
+    pub operators: &'a [String],
+    /// The serial device that gets the events, such as `ttyS1`.
+    pub report: Option<&'a str>,
+    /// Whether people can log in here (the debug image).
+    pub shell: bool,
+}
+
+impl Ready<'_> {
+    /// The text, ending in a newline.
+    pub fn text(&self, paint: Paint) -> String {
+        let mut out = format!("\n{}\n\n", paint.tone(Tone::Good, "Your Kubernetes cluster is ready."));
+        for (name, value) in [
+            ("node", self.node),
+            ("Kubernetes", self.kubernetes),
+            ("API server", self.server),
+            ("cluster id", self.cluster),
+            ("time", &format!("{} from the kernel's start", duration(self.after))),
+        ] {
+            out += &format!("  {name:<11} {value}\n");
+        }
+        out += "\n";
+        out += &self.access(paint);
+        out
+    }
+
+    fn access(&self, paint: Paint) -> String {
+        let mut out = String::new();
+        if self.shell {
+            out += &format!(
+                "{}\n  export KUBECONFIG=/etc/kubernetes/admin.conf\n  kubectl get nodes\n",
+                paint.tone(Tone::Strong, "To use it on this machine, as root:")
+            );
+        }
+        match (self.operators, self.report) {
+            ([], _) if self.shell => {}
+            ([], _) => {
+                out += &format!(
+                    "{}\n  Nobody can command this cluster from outside yet: no operator's key was given.\n  Fix: start the \
+                     machine again with kubeboot.operator=\"ssh-ed25519 AAAA… you\" on its kernel command line.\n",
+                    paint.tone(Tone::Strong, "To use it:")
+                );
+            }
+            (keys, report) => {
+                out += &format!("{}\n", paint.tone(Tone::Strong, "These ssh keys command it:"));
+                for key in keys {
+                    out += &format!("  {key}\n");
+                }
+                if let Some(device) = report {
+                    out += &format!(
+                        "  Their client certificates were sent to {device}; they are of no use without the keys.\n"
+                    );
+                }
+            }
+        }
+        out
+    }
+}
+
+/// A seed that the founder made itself. Secret: for the console only.
+pub fn seed(seed: &str, paint: Paint) -> String {
+    format!(
+        "\n{}\n\n  {}\n\n  It is shown here only, and only until the node has been Ready once. Write it down: from it come\n  the \
+         tokens by which further machines join.\n",
+        paint.tone(Tone::Note, "The cluster's seed. It is secret."),
+        paint.tone(Tone::Strong, seed),
+    )
+}
+
+/// What to do with a machine that was given no role.
+pub fn no_role(paint: Paint) -> String {
+    let title = paint.tone(Tone::Note, "This machine has no role yet, so it runs no Kubernetes.");
+    let strong = |text: &str| paint.tone(Tone::Strong, text);
+    format!(
+        "\n{title}\n\nGive it one in any of these ways, and start it again:\n\
+         \n  on the kernel command line\n      {}\n\
+         \n  in the file user-data on a volume labelled cidata\n      {}\n      {}\n      {}\n\
+         \n  as a systemd credential, for example by SMBIOS type 11\n      {}\n",
+        strong("kubeboot.role=init"),
+        strong("#cloud-config"),
+        strong("kubeboot:"),
+        strong("  role: init"),
+        strong("io.systemd.credential:kubeboot.role=init"),
+    )
+}
