@@ -75,6 +75,9 @@ func missing(found *corev1.Node, err error, node string) string {
 		return "the API server does not answer in time"
 	case err != nil:
 		return "no API server answers yet"
+	case len(found.Annotations) == 0:
+		// A kubelet's node always has some; flannel's code adds its own to them and panics where there are none.
+		return fmt.Sprintf("node %q was not annotated by its kubelet yet", node)
 	case found.Spec.PodCIDR == "":
 		return fmt.Sprintf("node %q has no pod network assigned yet (spec.podCIDR)", node)
 	}
