@@ -3,8 +3,10 @@
 mod etc;
 mod health;
 mod images;
+mod init;
 mod os_health;
 mod preflight;
+mod prompt;
 mod slot;
 mod token;
 mod wait_readyz;
@@ -38,6 +40,11 @@ enum Command {
     WaitReadyz(wait_readyz::Args),
     /// Check whether this machine can be a node; all findings at once, each with its fix
     Preflight(preflight::Args),
+    /// Found a cluster on this machine, by hand
+    Init(init::Args),
+    /// On the console of a machine that was given no role: say what to do and offer it
+    #[command(hide = true)]
+    Prompt(prompt::Args),
     /// Make tokens
     Token(token::Args),
     /// Pick the release to boot, check it, and mount it as the seat
@@ -72,6 +79,8 @@ pub fn main() -> std::process::ExitCode {
     match line.command {
         Command::Etc(args) => etc::run(&args),
         Command::Preflight(args) => preflight::run(&args),
+        Command::Init(args) => init::run(&args),
+        Command::Prompt(args) => prompt::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Slot(args) => slot::run(&args),
         Command::Images(args) => images::run(&args),

@@ -51,6 +51,48 @@ pub fn gather(root: &Root) -> Gathered {
     gathered
 }
 
+/// What the sources would say with `document` as what was typed; when that is good, keeps the document for this boot, so
+/// that the machine behaves as if it had been started with those parameters.
+///
+/// # Errors
+/// [`Refused`]; nothing was changed.
+pub fn take_by_hand(root: &Root, document: &str) -> Result<(), Refused> {
+    if files::exists(&root.path(paths::FROZEN)) {
+        return Err(Refused::SetUp);
+    }
+    let mut gathered = gather(root);
+    gathered.by_hand = Some(Zeroizing::new(document.as_bytes().to_vec()));
+    validate(parse(&gathered)).map_err(Refused::Problems)?;
+    files::make_folder(&root.path(paths::RUN), 0o755).map_err(Refused::Write)?;
+    files::write_volatile(&root.path(paths::BY_HAND), document.as_bytes(), 0o600).map_err(Refused::Write)
+}
+
+/// The token in a file, or on standard input for `-`.
+///
+/// # Errors
+/// A file that can't be read, is no text, or is longer than any token.
+pub fn token_file(path: &Path) -> io::Result<Zeroizing<String>> {
+    const LONGEST: u64 = 1024;
+    let mut text = Zeroizing::new(String::new());
+    if path == Path::new("-") {
+        io::stdin().lock().take(LONGEST).read_to_string(&mut text)?;
+    } else {
+        std::fs::File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
+    }
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+/// Why what was typed was not taken.
+#[derive(Debug)]
+pub enum Refused {
+    /// The machine is set up already: its settings are frozen.
+    SetUp,
+    /// What is wrong with the sources, what was typed among them.
+    Problems(Vec<Problem>),
+    /// `paths::BY_HAND` can't be written.
+    Write(io::Error),
+}
+
 fn unreadable(source: Source, path: &Path, error: &io::Error) -> Problem {
     let found = format!("{}, which can't be read: {error}", path.display());
     Problem::source(Origin::whole(source), found, format!("a file of at most {LIMIT} bytes"))
@@ -199,8 +241,19 @@ mod tests {
         assert_eq!(read.settings.network.mtu, Some(1400));
         assert_eq!(read.origins["network.mtu"], Origin { source: Source::Baked, line: Some(2) });
         assert_eq!(read.origins["role"], Origin::whole(Source::KernelCommandLine));
-        write(&root, paths::BY_HAND, "name = 'hand'\n");
+        let refused = take_by_hand(&root, "name = 'HAND'\n");
+        assert!(matches!(refused, Err(Refused::Problems(problems)) if problems.len() == 1));
+        assert!(!files::exists(&root.path(paths::BY_HAND)));
+        take_by_hand(&root, "name = 'hand'\n").unwrap();
         assert_eq!(super::read(&root).ok().unwrap().settings.name.as_deref(), Some("hand"));
+    }
+
+    #[test]
+    fn a_machine_that_is_set_up_takes_nothing_by_hand() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        write(&root, paths::FROZEN, "{}");
+        assert!(matches!(take_by_hand(&root, "role = 'init'\n"), Err(Refused::SetUp)));
     }
 
     #[test]

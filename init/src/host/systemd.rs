@@ -58,6 +58,14 @@ pub fn stop(units: &[&str], limit: Duration) -> Result<(), Failure> {
     process::run("systemctl", &arguments, limit).map(drop)
 }
 
+/// Starts a unit, again if it runs, and waits until it has started or failed.
+///
+/// # Errors
+/// systemctl's, which are also the unit's; a unit that needs longer than `limit`.
+pub fn restart(unit: &str, limit: Duration) -> Result<(), Failure> {
+    process::run("systemctl", &["restart", unit], limit).map(drop)
+}
+
 /// Starts a unit again if it runs, and returns at once.
 ///
 /// # Errors

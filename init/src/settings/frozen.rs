@@ -142,7 +142,7 @@ mod tests {
             let origin = Origin::whole(Source::KernelCommandLine);
             fragment.values.insert(key, Given { origin, value: value.clone() });
         }
-        validate(Inputs::merge(vec![fragment])).ok().expect("valid settings")
+        validate(Inputs::merge(vec![fragment])).unwrap_or_else(|problems| panic!("{problems:?}"))
     }
 
     fn one(text: &str) -> Value {

@@ -2,6 +2,7 @@
 //!
 //! `host::sources` reads the bytes, bounded; everything here is pure.
 
+pub mod by_hand;
 mod cloud_config;
 mod command_line;
 mod credentials;
