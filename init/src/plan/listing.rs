@@ -1,8 +1,8 @@
 //! The certificates of a node as a list: what `kubeboot status` shows, and what the agent's timer goes by.
 
 use crate::certificates::expiry::Listed;
-use crate::certificates::{Authority, Fault, Inspected, Leaf, Unix, check};
 use crate::certificates::profile::KUBELET_CLIENT_CURRENT;
+use crate::certificates::{Authority, Fault, Inspected, Leaf, Unix, check};
 use crate::kubernetes::{self, kubeconfig};
 
 use super::founder::Founder;
