@@ -7,7 +7,7 @@ pub(super) fn file_system(subject: &Subject) -> Outcome {
     given(&subject.facts.var, |var| {
         let what = format!("/var is {} ({})", var.kind, var.source);
         if var.read_only {
-            let fix = "look in the kernel's messages: it does so to a damaged file system. A new disk, or kubeboot reset, starts afresh";
+            let fix = "look in the kernel's messages: it does so to a damaged file system. If the disk is failing, replace it";
             return error(format!("{what}, mounted read-only"), fix).into();
         }
         let fix = "boot the image from a disk on which systemd-repart can make a partition labelled kubeboot-var";
