@@ -1,5 +1,6 @@
 //! One file for each subcommand: gather through `host`, decide with the pure rooms, act through `host`.
 
+mod agent;
 mod etc;
 mod health;
 mod images;
@@ -29,6 +30,9 @@ enum Command {
     /// In the initrd: make /etc writable for this boot and give the machine its id
     #[command(hide = true)]
     Etc(etc::Args),
+    /// Keep add-ons, labels and certificates what they should be
+    #[command(hide = true)]
+    Agent(agent::Args),
     /// Wait until every gate of the release passes
     #[command(hide = true)]
     Health(health::Args),
@@ -84,6 +88,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Token(args) => token::run(&args),
         Command::Slot(args) => slot::run(&args),
         Command::Images(args) => images::run(&args),
+        Command::Agent(args) => agent::run(&args),
         Command::Health(args) => health::run(&args),
         Command::OsHealth(args) => os_health::run(&args),
         Command::WaitReadyz(args) => wait_readyz::run(&args),
