@@ -98,6 +98,8 @@ pub fn main() -> std::process::ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::CommandFactory as _;
 
     use super::*;
@@ -113,5 +115,15 @@ mod tests {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("kubeboot "), "{} has no example in after_help", command.get_name());
         }
+    }
+
+    #[test]
+    fn operations_md_lists_every_subcommand_and_no_other() {
+        let text = include_str!("../../../docs/operations.md");
+        let listed: BTreeSet<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("| `kubeboot ")?.split('`').next()).collect();
+        let command = CommandLine::command();
+        let visible = command.get_subcommands().filter(|command| !command.is_hide_set());
+        assert_eq!(listed, visible.map(clap::Command::get_name).collect());
     }
 }
