@@ -1,11 +1,13 @@
 //! One file for each subcommand: gather through `host`, decide with the pure rooms, act through `host`.
 
 mod agent;
+mod boot;
 mod etc;
 mod health;
 mod images;
 mod init;
 mod os_health;
+mod plan;
 mod preflight;
 mod prompt;
 mod slot;
@@ -27,6 +29,11 @@ struct CommandLine {
 /// Every subcommand: a variant here and a file beside this one. Those that only units run are hidden.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make this machine the node that its settings ask for
+    #[command(hide = true)]
+    Boot(boot::Args),
+    /// Say what boot would change on this machine
+    Plan(plan::Args),
     /// In the initrd: make /etc writable for this boot and give the machine its id
     #[command(hide = true)]
     Etc(etc::Args),
@@ -81,6 +88,8 @@ pub fn main() -> std::process::ExitCode {
         }
     };
     match line.command {
+        Command::Boot(args) => boot::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Etc(args) => etc::run(&args),
         Command::Preflight(args) => preflight::run(&args),
         Command::Init(args) => init::run(&args),
