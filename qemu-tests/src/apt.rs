@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use std::process::Command;
 
-use image_builder::command::{output, run};
+use image_builder::command::run;
+use image_builder::mirror;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -20,7 +21,9 @@ pub fn fetch(package: &str, work: &Path) -> Result<PathBuf> {
     for part in ["lists/partial", "cache/archives/partial", "sources"] {
         fs::create_dir_all(apt.join(part)).with_context(|| format!("can't make {}/{part}", apt.display()))?;
     }
-    let source = format!("Types: deb\nURIs: {}\nSuites: sid\nComponents: main\nSigned-By: {KEYRING}\n", mirror()?);
+    let mirrors = mirror::of_this_machine()?;
+    let mirror = mirrors.context("the host's apt knows no Debian mirror. Fix: add a Debian source to it")?.debian;
+    let source = format!("Types: deb\nURIs: {mirror}\nSuites: sid\nComponents: main\nSigned-By: {KEYRING}\n");
     for (name, text) in [("sources/sid.sources", &*source), ("status", ""), ("apt.conf", &config(&apt))] {
         fs::write(apt.join(name), text).with_context(|| format!("can't write {}/{name}", apt.display()))?;
     }
@@ -44,16 +47,4 @@ fn config(apt: &Path) -> String {
          Dir::Etc::preferences \"/dev/null\";\nDir::Etc::preferencesparts \"/dev/null\";\nAPT::Sandbox::User \"root\";\n\
          Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\nAcquire::Languages \"none\";\n"
     )
-}
-
-/// The Debian mirror that the host's apt is configured with.
-fn mirror() -> Result<String> {
-    let targets = ["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"];
-    let found = output(Command::new("apt-get").args(targets), "ask the host's apt for its mirrors")?;
-    match found.lines().find(|line| line.trim_end_matches('/').ends_with("/debian")) {
-        Some(mirror) => Ok(mirror.to_owned()),
-        None => {
-            bail!("the host's apt knows no Debian mirror (a URI ending in /debian). Fix: add a Debian source to it")
-        }
-    }
 }

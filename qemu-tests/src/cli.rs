@@ -1,7 +1,5 @@
 //! What `qemu-tests/run` was asked to do, and doing it.
 
-use std::path::PathBuf;
-
 use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
 use image_builder::cache::Cache;
@@ -9,6 +7,7 @@ use image_builder::host;
 
 use crate::lab::Lab;
 use crate::machine::Backend;
+use crate::qemu::Qemu;
 use crate::random::{Random, fresh_seed};
 use crate::runner::{self, Count, Job, Room};
 use crate::scenario::Scenario;
@@ -34,9 +33,6 @@ pub struct Options {
     /// Only machines of this kind
     #[arg(long, value_enum)]
     backend: Option<Kind>,
-    /// Test this image (a folder of the cache) instead of building one
-    #[arg(long, value_name = "FOLDER")]
-    image: Option<PathBuf>,
     /// Only list the scenarios
     #[arg(long)]
     list: bool,
@@ -81,14 +77,18 @@ fn machines(options: &Options) -> Result<Count> {
     host::host_packages(&["curl", "fdisk", "iproute2", "util-linux"])?;
     let seed = options.seed.map_or_else(fresh_seed, Ok)?;
     let jobs = jobs(options, seed)?;
-    let subject = subject::get(options.image.as_deref())?;
+    let cache = Cache::open()?;
+    let subject = subject::get(&cache)?;
     let mut backends: Vec<Box<dyn Backend>> = Vec::new();
     // The quicker first: a scenario gets the first backend that offers what it needs.
     if options.backend != Some(Kind::Qemu) {
         let (initrd, cmdline) = (subject.image.initrd(), subject.image.command_line()?);
         backends.push(Box::new(Uml { program: uml::kernel::program()?, initrd, cmdline }));
     }
-    let folder = Cache::open()?.root().join("machines").join(std::process::id().to_string());
+    if options.backend != Some(Kind::Uml) {
+        backends.push(Box::new(Qemu::new(&cache, subject.tools.clone(), subject.image.clone())?));
+    }
+    let folder = cache.root().join("machines").join(std::process::id().to_string());
     let lab = Lab::new(subject.image.disk(), backends, subject.kubectl, folder)?;
     let room = Room::of_host();
     println!("{} scenarios, seed {seed}, {} processors, {} MiB for machines", jobs.len(), room.processors, room.memory);

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result};
 
 use crate::machine::Backend;
-use crate::operator::Operator;
+use image_builder::operator::Operator;
 
 /// What a run has.
 pub struct Lab {
@@ -31,7 +31,7 @@ impl Lab {
     /// The folder or the operator's key can't be made.
     pub fn new(image: PathBuf, backends: Vec<Box<dyn Backend>>, kubectl: PathBuf, folder: PathBuf) -> Result<Self> {
         std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
-        Ok(Self { image, backends, operator: Operator::new()?, kubectl, folder, ready: Mutex::new(None) })
+        Ok(Self { image, backends, operator: Operator::generate()?, kubectl, folder, ready: Mutex::new(None) })
     }
 
     /// The disk of a founded machine, to be copied; `found` makes it if nobody did. Others wait meanwhile.

@@ -18,7 +18,7 @@ pub mod kubectl;
 pub mod lab;
 pub mod machine;
 pub mod oci;
-pub mod operator;
+pub mod qemu;
 pub mod random;
 pub mod runner;
 pub mod scenario;

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use image_builder::qemu::secret_file;
 use kubeboot::timeline::What;
 
 use crate::kubectl::Kubectl;
 use crate::lab::Lab;
 use crate::machine::network::Network;
 use crate::machine::{Backend, Machine, Spec, Start, Volume, report};
-use crate::operator::Grant;
 use crate::random::Random;
 use crate::{disk, oci, volumes};
 
@@ -69,6 +69,12 @@ pub struct Stage<'a> {
     pub random: Random,
     needs: Needs,
     boots: u32,
+}
+
+/// What a machine says of an operator: public data.
+struct Grant {
+    certificate: String,
+    ca: String,
 }
 
 /// A machine whose cluster answers.
@@ -204,8 +210,8 @@ impl<'a> Stage<'a> {
 
     fn kubectl(&self, machine: &dyn Machine, grant: &Grant) -> Result<Kubectl> {
         let reach = machine.api();
-        let path = self.folder.join(format!("kubeconfig-{}", self.boots));
-        let config = self.lab.operator.kubeconfig(grant, &reach, &path)?;
+        let config = self.folder.join(format!("kubeconfig-{}", self.boots));
+        secret_file(&config, &self.lab.operator.kubeconfig(&reach.url, &grant.ca, &grant.certificate))?;
         Ok(Kubectl { program: self.lab.kubectl.clone(), config, namespace: reach.namespace })
     }
 }

@@ -1,54 +1,36 @@
-//! What is tested: the image that the repository makes now, or one that was made before.
+//! What is tested: the image that this repository makes now, and the kubectl of the release in it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use image_builder::cache::Cache;
-use image_builder::components::{Source, components};
+use image_builder::components::components;
+use image_builder::image::{self, Image, Platform};
+use image_builder::progress::Progress;
+use image_builder::release::Inputs;
+use image_builder::tools::Tools;
 
-/// An image, and the kubectl of the release in it.
+/// An image and what goes with it.
 pub struct Subject {
     /// The image.
     pub image: Image,
     /// kubectl.
     pub kubectl: PathBuf,
+    /// QEMU and more.
+    pub tools: Tools,
 }
 
-/// A folder with an image: `disk.raw`, `initrd`, `cmdline`, `vmlinuz`.
-pub struct Image(PathBuf);
-
-impl Image {
-    /// The disk.
-    #[must_use]
-    pub fn disk(&self) -> PathBuf {
-        self.0.join("disk.raw")
-    }
-
-    /// The initrd, for a start without firmware.
-    #[must_use]
-    pub fn initrd(&self) -> PathBuf {
-        self.0.join("initrd")
-    }
-
-    /// The image's own kernel command line.
-    ///
-    /// # Errors
-    /// It can't be read.
-    pub fn command_line(&self) -> Result<String> {
-        let path = self.0.join("cmdline");
-        std::fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))
-    }
-}
-
-/// Builds the image, or takes the one that was given.
+/// Builds the image and what goes with it, or finds them in the cache.
 ///
 /// # Errors
-/// It can't be built.
-pub fn get(folder: Option<&Path>) -> Result<Subject> {
-    let cache = Cache::open()?;
-    let source = Source { kubernetes: None, from: None, rebuild: false };
-    let components = components(&cache, &source)?;
+/// Something can't be built.
+pub fn get(cache: &Cache) -> Result<Subject> {
+    let mut progress = Progress::start();
+    let tools = Tools::ensure(cache)?;
+    progress.done("tools tree");
+    let inputs = Inputs::default();
+    let image = image::of_release(cache, &tools, &inputs, Platform::Vm, false, &mut progress)?;
+    let components = components(cache, &inputs.source)?;
     let kubectl = components.files.get("bin/kubectl").context("the components have no kubectl")?.clone();
-    let folder = folder.context("no image")?;
-    Ok(Subject { image: Image(folder.to_owned()), kubectl })
+    Ok(Subject { image, kubectl, tools })
 }

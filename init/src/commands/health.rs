@@ -5,18 +5,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::certificates::OperatorKey;
 use crate::exit::Exit;
 use crate::health::{self, Verdict};
-use crate::host::console::Console;
 use crate::host::gates::Gates;
 use crate::host::node::ThisNode;
 use crate::host::report::Report;
 use crate::host::root::Root;
-use crate::host::{clock, files, releases, renewal, systemd, wait};
+use crate::host::{clock, files, systemd, wait};
 use crate::paths;
 use crate::timeline::What;
-use crate::words::Ready;
 
 /// Between looks while a boot is young: short, because what is waited for is on the way to Ready.
 const QUICK: Duration = Duration::from_millis(200);
@@ -70,14 +67,12 @@ fn watch(root: &Root, report: &mut Report) -> Result<(), String> {
         }
         if health::all_pass(&verdicts) {
             report.emit(ready(&this));
-            welcome(root, &this);
-            forget_seed(root);
+            println!("{}", words(&this));
             return Ok(());
         }
         let now = clock::monotonic();
         if now.saturating_sub(reminded) >= REMIND {
-            let words = format!("still waiting for {}", waiting(&verdicts));
-            Console::open(root).say(|_| words.clone());
+            println!("still waiting: {}", waiting(&verdicts));
             reminded = now;
         }
         wait::pause_for(if now.saturating_sub(start) < OLD { QUICK } else { SLOW });
@@ -137,28 +132,14 @@ fn ready(this: &ThisNode) -> What {
     }
 }
 
-/// The last words of a boot that ended well.
-fn welcome(root: &Root, this: &ThisNode) {
-    let operators: Vec<String> = renewal::as_founder(this).operators().iter().map(OperatorKey::fingerprint).collect();
-    let (kubernetes, server) = (format!("v{}", this.seat.kubernetes), crate::kubernetes::server(this.node.address));
-    let ready = Ready {
-        node: &this.node.name,
-        cluster: &this.cluster.id,
-        kubernetes: &kubernetes,
-        server: &server,
-        after: clock::monotonic(),
-        operators: &operators,
-        report: this.frozen.settings.report.as_deref(),
-        shell: releases::has_shell(root),
-    };
-    Console::open(root).say(|paint| ready.text(paint));
-}
-
-/// A seed that the founder made itself was shown on the console by `kubeboot boot`; from Ready on it is not kept.
-fn forget_seed(root: &Root) {
-    if let Err(error) = files::remove(&root.path(paths::SEED)) {
-        eprintln!("kubeboot: can't remove {}: {error}. Fix: remove it by hand", paths::SEED);
-    }
+fn words(this: &ThisNode) -> String {
+    let seconds = clock::monotonic().as_secs_f64();
+    format!(
+        "Node {} is Ready, {seconds:.0} s after power-on: Kubernetes {} at {}",
+        this.node.name,
+        this.seat.kubernetes,
+        crate::kubernetes::server(this.node.address)
+    )
 }
 
 #[cfg(test)]
@@ -185,8 +166,8 @@ mod tests {
         for (pass, changes) in [(false, true), (false, false), (true, true), (false, true)] {
             assert_eq!(tell(&[verdict("api", pass, "seen")], &mut known, &mut report), changes);
         }
-        let text = files::read_optional(&root.path(paths::EVENTS)).unwrap().unwrap_or_default();
-        let (events, _) = crate::timeline::parse(&String::from_utf8_lossy(&text));
+        let text = std::fs::read_to_string(root.path(paths::EVENTS)).unwrap();
+        let (events, _) = crate::timeline::parse(&text);
         let told: Vec<_> = events.iter().map(|event| &event.what).collect();
         assert!(matches!(
             told[..],

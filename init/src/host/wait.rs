@@ -50,7 +50,6 @@ pub fn until<T>(
 /// machines of a cluster do not ask in step.
 #[derive(Debug)]
 pub struct Backoff {
-    first: Duration,
     next: Duration,
     limit: Duration,
 }
@@ -58,12 +57,7 @@ pub struct Backoff {
 impl Backoff {
     /// Starts at `first` and never exceeds `limit` (before jitter).
     pub fn new(first: Duration, limit: Duration) -> Self {
-        Backoff { first, next: first, limit }
-    }
-
-    /// Starts over, after a success.
-    pub fn reset(&mut self) {
-        self.next = self.first;
+        Backoff { next: first, limit }
     }
 
     /// Waits out the next pause.

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
 use crate::machine::network::{GATEWAY, Network};
 use crate::machine::{Backend, Machine, Reach, Spec, Start};
@@ -48,7 +49,8 @@ impl Backend for Uml {
 
     fn start(&self, spec: &Spec, network: &Network) -> Result<Box<dyn Machine>> {
         ensure!(spec.start == Start::Kernel, "user-mode Linux has no firmware to start {} from", spec.name);
-        let sockets = spec.folder.join("uml");
+        // A folder with a short name: the path of a socket has at most 108 bytes.
+        let sockets = tempfile::tempdir().context("can't make a folder for the control socket")?;
         let mut command = Command::new("ip");
         command.args(["netns", "exec", network.namespace()]).arg(&self.program).args(self.arguments(spec)?);
         if spec.connected {
@@ -56,7 +58,7 @@ impl Backend for Uml {
             let hardware = Network::hardware_address(spec.number);
             command.arg(format!("vec0:transport=tap,ifname={tap},mac={hardware},depth=128"));
         }
-        command.arg(format!("uml_dir={}/", sockets.display()));
+        command.arg(format!("uml_dir={}/", sockets.path().display()));
         let shm = PathBuf::from("/dev/shm");
         if shm.is_dir() {
             command.env("TMPDIR", shm);
@@ -70,10 +72,11 @@ impl Backend for Uml {
         };
         let console = Transcript::record(stdout, &spec.folder.join("console.log"))?;
         let report = Transcript::record(stderr, &spec.folder.join("report.jsonl"))?;
-        let control = sockets.join(&spec.name).join("mconsole");
+        let control = sockets.path().join(&spec.name).join("mconsole");
         let url = format!("https://{}:6443", Network::address(spec.number));
         let api = Reach { namespace: Some(network.namespace().to_owned()), url };
-        Ok(Box::new(UmlMachine { child, keyboard, console, report, control, api, name: spec.name.clone() }))
+        let name = spec.name.clone();
+        Ok(Box::new(UmlMachine { name, child, keyboard, console, report, control, api, _sockets: sockets }))
     }
 }
 
@@ -123,6 +126,8 @@ struct UmlMachine {
     report: Transcript,
     control: PathBuf,
     api: Reach,
+    /// Removed with the machine.
+    _sockets: TempDir,
 }
 
 impl Machine for UmlMachine {

@@ -1,7 +1,6 @@
 //! What the agent keeps applied in the cluster: objects as data, by server-side apply.
 
 pub mod coredns;
-pub mod inventory;
 pub mod rbac;
 
 use std::collections::BTreeMap;
