@@ -8,6 +8,7 @@ mod os_health;
 mod preflight;
 mod prompt;
 mod slot;
+mod timeline;
 mod token;
 mod wait_readyz;
 
@@ -45,6 +46,8 @@ enum Command {
     /// On the console of a machine that was given no role: say what to do and offer it
     #[command(hide = true)]
     Prompt(prompt::Args),
+    /// Show how long each phase of this boot took
+    Timeline(timeline::Args),
     /// Make tokens
     Token(token::Args),
     /// Pick the release to boot, check it, and mount it as the seat
@@ -81,6 +84,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Preflight(args) => preflight::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Prompt(args) => prompt::run(&args),
+        Command::Timeline(args) => timeline::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Slot(args) => slot::run(&args),
         Command::Images(args) => images::run(&args),

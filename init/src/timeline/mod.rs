@@ -3,7 +3,15 @@
 //! Every event is one JSON object on one line, both in [`crate::paths::EVENTS`] and on the report channel (the serial
 //! device that the setting `report` names). Nothing secret is ever an event.
 
+mod phases;
+mod svg;
+mod table;
+
 use serde::{Deserialize, Serialize};
+
+pub use phases::{Group, Manager, Span, UnitTimes, spans};
+pub use svg::svg;
+pub use table::table;
 
 /// One thing that happened at a known moment of this boot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -147,5 +155,41 @@ mod tests {
     fn a_torn_line_is_counted_and_the_rest_is_read() {
         let (events, unknown) = parse("{\"t\":1.0,\"event\":\"phase\",\"name\":\"x\"}\n{\"t\":2.0,\"eve");
         assert_eq!((events.len(), unknown), (1, 1));
+    }
+
+    fn boot() -> Vec<Span> {
+        let manager = Manager { initrd: 1.5, userspace: 3.25, finish: 9.0 };
+        let unit = |name: &str, begin, active| UnitTimes { name: name.into(), begin, active };
+        let units = [
+            unit("kubelet.service", 6.0, 6.1),
+            unit("kubeboot-health.service", 5.5, 0.0),
+            unit("kube-proxy.service", 0.0, 0.0),
+        ];
+        let step = |step: &str, outcome, seconds| What::Step { step: step.into(), outcome, seconds };
+        let seat = What::Seat { slot: "factory".into(), version: "1.37.2-1".into(), why: "none other".into() };
+        let events = [
+            Event { t: 4.0, what: seat },
+            Event { t: 5.0, what: step("make keys <&>", Outcome::Done, 0.75) },
+            Event { t: 5.0, what: step("nothing to do", Outcome::Skipped, 0.0) },
+            Event { t: 20.5, what: What::Phase { name: "node-ready".into() } },
+        ];
+        spans(&manager, &units, &events)
+    }
+
+    #[test]
+    fn a_boot_as_a_table() {
+        insta::assert_snapshot!(table(&boot()));
+    }
+
+    #[test]
+    fn a_boot_as_a_picture() {
+        insta::assert_snapshot!(svg(&boot(), "node <one>"));
+    }
+
+    #[test]
+    fn spans_begin_in_order_and_never_end_before_they_begin() {
+        let spans = boot();
+        assert!(spans.windows(2).all(|pair| pair[0].begin <= pair[1].begin));
+        assert!(spans.iter().all(|span| span.end.is_none_or(|end| end >= span.begin)));
     }
 }
