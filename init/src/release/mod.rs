@@ -32,3 +32,6 @@ pub use read::{Envelope, ReadError, read};
 pub use signature::Keys;
 pub use trailer::Trailer;
 pub use version::{Version, VersionError};
+
+#[cfg(test)]
+mod tests;
