@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::certificates::OperatorKey;
 use crate::exit::Exit;
 use crate::health::{self, Verdict};
+use crate::host::console::Console;
 use crate::host::gates::Gates;
 use crate::host::node::ThisNode;
 use crate::host::report::Report;
 use crate::host::root::Root;
-use crate::host::{clock, files, systemd, wait};
+use crate::host::{clock, files, releases, renewal, systemd, wait};
 use crate::paths;
 use crate::timeline::What;
+use crate::words::Ready;
 
 /// Between looks while a boot is young: short, because what is waited for is on the way to Ready.
 const QUICK: Duration = Duration::from_millis(200);
@@ -67,12 +70,14 @@ fn watch(root: &Root, report: &mut Report) -> Result<(), String> {
         }
         if health::all_pass(&verdicts) {
             report.emit(ready(&this));
-            println!("{}", words(&this));
+            welcome(root, &this);
+            forget_seed(root);
             return Ok(());
         }
         let now = clock::monotonic();
         if now.saturating_sub(reminded) >= REMIND {
-            println!("still waiting: {}", waiting(&verdicts));
+            let words = format!("still waiting for {}", waiting(&verdicts));
+            Console::open(root).say(|_| words.clone());
             reminded = now;
         }
         wait::pause_for(if now.saturating_sub(start) < OLD { QUICK } else { SLOW });
@@ -132,14 +137,28 @@ fn ready(this: &ThisNode) -> What {
     }
 }
 
-fn words(this: &ThisNode) -> String {
-    let seconds = clock::monotonic().as_secs_f64();
-    format!(
-        "Node {} is Ready, {seconds:.0} s after power-on: Kubernetes {} at {}",
-        this.node.name,
-        this.seat.kubernetes,
-        crate::kubernetes::server(this.node.address)
-    )
+/// The last words of a boot that ended well.
+fn welcome(root: &Root, this: &ThisNode) {
+    let operators: Vec<String> = renewal::as_founder(this).operators().iter().map(OperatorKey::fingerprint).collect();
+    let (kubernetes, server) = (format!("v{}", this.seat.kubernetes), crate::kubernetes::server(this.node.address));
+    let ready = Ready {
+        node: &this.node.name,
+        cluster: &this.cluster.id,
+        kubernetes: &kubernetes,
+        server: &server,
+        after: clock::monotonic(),
+        operators: &operators,
+        report: this.frozen.settings.report.as_deref(),
+        shell: releases::has_shell(root),
+    };
+    Console::open(root).say(|paint| ready.text(paint));
+}
+
+/// A seed that the founder made itself was shown on the console by `kubeboot boot`; from Ready on it is not kept.
+fn forget_seed(root: &Root) {
+    if let Err(error) = files::remove(&root.path(paths::SEED)) {
+        eprintln!("kubeboot: can't remove {}: {error}. Fix: remove it by hand", paths::SEED);
+    }
 }
 
 #[cfg(test)]
@@ -166,8 +185,8 @@ mod tests {
         for (pass, changes) in [(false, true), (false, false), (true, true), (false, true)] {
             assert_eq!(tell(&[verdict("api", pass, "seen")], &mut known, &mut report), changes);
         }
-        let text = std::fs::read_to_string(root.path(paths::EVENTS)).unwrap();
-        let (events, _) = crate::timeline::parse(&text);
+        let text = files::read_optional(&root.path(paths::EVENTS)).unwrap().unwrap_or_default();
+        let (events, _) = crate::timeline::parse(&String::from_utf8_lossy(&text));
         let told: Vec<_> = events.iter().map(|event| &event.what).collect();
         assert!(matches!(
             told[..],

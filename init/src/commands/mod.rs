@@ -1,10 +1,13 @@
 //! One file for each subcommand: gather through `host`, decide with the pure rooms, act through `host`.
 
+mod agent;
+mod boot;
 mod etc;
 mod health;
 mod images;
 mod init;
 mod os_health;
+mod plan;
 mod preflight;
 mod prompt;
 mod slot;
@@ -27,9 +30,17 @@ struct CommandLine {
 /// Every subcommand: a variant here and a file beside this one. Those that only units run are hidden.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make this machine the node that its settings ask for
+    #[command(hide = true)]
+    Boot(boot::Args),
+    /// Say what boot would change on this machine
+    Plan(plan::Args),
     /// In the initrd: make /etc writable for this boot and give the machine its id
     #[command(hide = true)]
     Etc(etc::Args),
+    /// Keep add-ons, labels and certificates what they should be
+    #[command(hide = true)]
+    Agent(agent::Args),
     /// Wait until every gate of the release passes
     #[command(hide = true)]
     Health(health::Args),
@@ -80,6 +91,8 @@ pub fn main() -> std::process::ExitCode {
         }
     };
     match line.command {
+        Command::Boot(args) => boot::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Etc(args) => etc::run(&args),
         Command::Preflight(args) => preflight::run(&args),
         Command::Init(args) => init::run(&args),
@@ -88,6 +101,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Token(args) => token::run(&args),
         Command::Slot(args) => slot::run(&args),
         Command::Images(args) => images::run(&args),
+        Command::Agent(args) => agent::run(&args),
         Command::Health(args) => health::run(&args),
         Command::OsHealth(args) => os_health::run(&args),
         Command::WaitReadyz(args) => wait_readyz::run(&args),
@@ -97,6 +111,8 @@ pub fn main() -> std::process::ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::CommandFactory as _;
 
     use super::*;
@@ -112,5 +128,15 @@ mod tests {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("kubeboot "), "{} has no example in after_help", command.get_name());
         }
+    }
+
+    #[test]
+    fn operations_md_lists_every_subcommand_and_no_other() {
+        let text = include_str!("../../../docs/operations.md");
+        let listed: BTreeSet<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("| `kubeboot ")?.split('`').next()).collect();
+        let command = CommandLine::command();
+        let visible = command.get_subcommands().filter(|command| !command.is_hide_set());
+        assert_eq!(listed, visible.map(clap::Command::get_name).collect());
     }
 }

@@ -17,6 +17,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The API server, https://HOST:PORT
+    #[arg(long)]
     server: String,
     /// PEM file of the authority that signed its certificate
     #[arg(long)]

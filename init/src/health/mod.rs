@@ -81,7 +81,7 @@ fn answer(answer: &Option<Result<String, String>>) -> Result<String, String> {
     answer.clone().unwrap_or_else(|| Err("not asked yet".to_owned()))
 }
 
-fn node<'a>(seen: &'a Seen) -> Result<&'a NodeSeen, String> {
+fn node(seen: &Seen) -> Result<&NodeSeen, String> {
     match &seen.node {
         None => Err("not asked yet".to_owned()),
         Some(Err(why)) => Err(why.clone()),

@@ -48,6 +48,9 @@ pub fn keys(root: &Root) -> Result<Keys, String> {
 struct OsFile {
     /// Interface level, [`crate::release::manifest::OsRange`].
     level: u32,
+    /// Whether people can log in: the debug image.
+    #[serde(default)]
+    shell: bool,
 }
 
 /// The OS image's interface level.
@@ -55,7 +58,16 @@ struct OsFile {
 /// # Errors
 /// In words: no file, or one without `level`.
 pub fn os_level(root: &Root) -> Result<u32, String> {
+    os(root).map(|os| os.level)
+}
+
+/// Whether people can log in on this image. False when it does not say.
+pub fn has_shell(root: &Root) -> bool {
+    os(root).is_ok_and(|os| os.shell)
+}
+
+fn os(root: &Root) -> Result<OsFile, String> {
     let wrong = |why: String| format!("{}: {why}. Fix: build the image anew", paths::OS_RELEASE);
     let text = std::fs::read_to_string(root.path(paths::OS_RELEASE)).map_err(|error| wrong(error.to_string()))?;
-    toml::from_str(&text).map(|os: OsFile| os.level).map_err(|error| wrong(error.message().to_owned()))
+    toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))
 }

@@ -50,6 +50,7 @@ pub fn until<T>(
 /// machines of a cluster do not ask in step.
 #[derive(Debug)]
 pub struct Backoff {
+    first: Duration,
     next: Duration,
     limit: Duration,
 }
@@ -57,7 +58,12 @@ pub struct Backoff {
 impl Backoff {
     /// Starts at `first` and never exceeds `limit` (before jitter).
     pub fn new(first: Duration, limit: Duration) -> Self {
-        Backoff { next: first, limit }
+        Backoff { first, next: first, limit }
+    }
+
+    /// Starts over, after a success.
+    pub fn reset(&mut self) {
+        self.next = self.first;
     }
 
     /// Waits out the next pause.

@@ -15,10 +15,9 @@ pub fn renders(site: &Site<'_>) -> Vec<Render> {
     ]
 }
 
-/// Flags that have no place in the configuration file. Names, addresses and labels hold no blanks.
+/// Flags that have no place in the configuration file, which the unit names. Names, addresses and labels hold no blanks.
 fn arguments(site: &Site<'_>) -> String {
     let mut arguments = vec![
-        format!("--config={}/kubelet.yaml", paths::RENDERED),
         "--kubeconfig=/etc/kubernetes/kubelet.conf".to_owned(),
         format!("--hostname-override={}", site.node.name),
         format!("--node-ip={}", site.node.address),

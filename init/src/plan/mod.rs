@@ -159,10 +159,7 @@ impl fmt::Display for Step {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Damaged {
     /// Something that can't be made again is missing or damaged, and the cluster was founded with it.
-    #[error(
-        "{path} ({what}) is {found}. It can't be made again: the cluster was founded with it, and nothing was changed. \
-         Fix: restore {path} from a backup, or give the cluster up with: kubeboot reset"
-    )]
+    #[error("{path} ({what}) is {found}. It can't be made again: the cluster was founded with it")]
     Irreplaceable {
         /// The file.
         path: String,
@@ -172,10 +169,7 @@ pub enum Damaged {
         found: String,
     },
     /// By this clock a certificate authority is not valid yet.
-    #[error(
-        "{path} ({what}) is not valid yet by this machine's clock, which is at {now} (seconds since 1970). Nothing was \
-         changed. Fix: set the clock, or let the machine reach a time server, and reboot"
-    )]
+    #[error("{path} ({what}) is not valid yet by this machine's clock, which is at {now} (seconds since 1970)")]
     Clock {
         /// The file.
         path: String,
@@ -187,6 +181,21 @@ pub enum Damaged {
 }
 
 impl Damaged {
+    /// What to do about it.
+    pub fn fix(&self) -> Vec<String> {
+        match self {
+            Damaged::Irreplaceable { path, .. } => {
+                vec![
+                    format!("restore {path} from a backup and restart the machine,"),
+                    "or give the cluster up with: kubeboot reset".to_owned(),
+                ]
+            }
+            Damaged::Clock { .. } => {
+                vec!["set the clock, or let the machine reach a time server, and restart it.".to_owned()]
+            }
+        }
+    }
+
     fn new(path: &str, what: impl Into<String>, found: impl Into<String>) -> Self {
         Damaged::Irreplaceable { path: path.to_owned(), what: what.into(), found: found.into() }
     }

@@ -1,6 +1,7 @@
 //! What the agent keeps applied in the cluster: objects as data, by server-side apply.
 
 pub mod coredns;
+pub mod inventory;
 pub mod rbac;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,157 @@
+//! `kubeboot boot`: sources → settings → facts → preflight → plan → act. Every boot runs this same path; on a finished
+//! machine the plan is empty, and only what goes at power-off is rendered anew.
+
+mod situation;
+mod told;
+
+use std::time::Duration;
+
+use crate::exit::Exit;
+use crate::host::founder::{self, own_seed};
+use crate::host::root::Root;
+use crate::host::{clock, files, mounts, node, os, report::Report, systemd};
+use crate::kubernetes::{self, Site};
+use crate::paths;
+use crate::plan::record::Cluster;
+use crate::plan::{self, Step};
+use crate::timeline::{Outcome, What};
+use crate::words::{self, Block};
+
+pub use situation::{Situation, in_force, role};
+pub use told::{Stop, Told};
+
+/// The command's arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// How long a machine may take to get its address before preflight says that it has none.
+const ADDRESS: Duration = Duration::from_secs(120);
+
+/// Runs the command.
+pub fn run(_: &Args) -> Exit {
+    let root = Root::system();
+    let mut told = Told::open(&root, "boot");
+    match boot(&root, &mut told) {
+        Ok(exit) => exit,
+        Err(stop) => told.stop(&root, &stop),
+    }
+}
+
+fn boot(root: &Root, told: &mut Told) -> Result<Exit, Stop> {
+    let force = in_force(root, told)?;
+    let settings = &force.frozen.settings;
+    if let Some(device) = &settings.report
+        && let Err(error) = Report::configure(root, device)
+    {
+        told.note(&format!("events can't be sent to {device}: {error}"));
+    }
+    told.reopen_report(root);
+    operating_system(root, told, settings);
+    let Some(wanted) = role(settings)? else {
+        systemd::status("no role was given: asking on the console");
+        return Ok(Exit::NoRole);
+    };
+    mount(root)?;
+    let mut situation = Situation::gather(root, told, &force, wanted, ADDRESS)?;
+    if let Err(error) = os::set_host_name(&situation.founder.node.name) {
+        told.note(&format!("the kernel does not take the host name {}: {error}", situation.founder.node.name));
+    }
+    let _lock = founder::lock(root).map_err(|error| failed(&format!("lock the node's files: {error}")))?;
+    // containerd needs no certificate: it starts while they are made.
+    let site = situation.site(root, "");
+    founder::render(root, &site, &kubernetes::runtime(&site)).map_err(|error| failed(&error))?;
+    start(told, "containerd.service");
+    act(root, told, &mut situation)?;
+    render(root, told, &situation)?;
+    let _ = files::remove(&root.path(paths::LAST_ERROR));
+    start(told, "kubeboot-node.target");
+    told.emit(What::Phase { name: "configured".into() });
+    founder::operators(root, &situation.founder).into_iter().for_each(|event| told.emit(event));
+    told.flush();
+    // Kept until the node was Ready once, and shown at each boot until then.
+    if let Some(seed) = own_seed(root) {
+        told.secret(|paint| zeroize::Zeroizing::new(words::seed(seed.trim(), paint)));
+    }
+    systemd::status("configured; the node's services are starting");
+    Ok(Exit::Success)
+}
+
+/// `/etc/kubernetes` is kept on `/var`, except for the static pods: what runs was rendered at this boot.
+fn mount(root: &Root) -> Result<(), Stop> {
+    let failed = |path: &str, error: std::io::Error| failed(&format!("mount {path}: {error}"));
+    let (state, etc, manifests) =
+        (root.path(paths::KUBERNETES_STATE), root.path(paths::KUBERNETES), root.path(paths::MANIFESTS));
+    for path in [&root.path(paths::STATE), &state, &etc] {
+        let mode = if path.ends_with("lib/kubeboot") { 0o700 } else { 0o755 };
+        files::make_folder(path, mode).map_err(|error| failed(&path.to_string_lossy(), error))?;
+    }
+    if !mounts::is_mount_point(&etc) {
+        mounts::bind(&state, &etc).map_err(|error| failed(paths::KUBERNETES, error))?;
+    }
+    if !mounts::is_mount_point(&manifests) {
+        files::make_folder(&manifests, 0o700)
+            .and_then(|()| mounts::tmpfs(&manifests, 0o700, "1m"))
+            .map_err(|error| failed(paths::MANIFESTS, error))?;
+    }
+    Ok(())
+}
+
+fn operating_system(root: &Root, told: &mut Told, settings: &crate::settings::Settings) {
+    let applied = os::apply(root, &settings.os);
+    for refused in &applied.refused {
+        told.note(refused);
+    }
+    for unit in applied.restart {
+        if let Err(error) = systemd::restart_if_running(unit) {
+            told.note(&format!("{unit} was not told of its new configuration: {error}"));
+        }
+    }
+}
+
+/// Compares, and does what is missing.
+fn act(root: &Root, told: &mut Told, situation: &mut Situation) -> Result<(), Stop> {
+    let founder = &situation.founder;
+    let steps = plan::plan(founder, &founder::look(root, founder), clock::unix()).map_err(|why| Stop::damaged(&why))?;
+    for step in steps.iter().filter(|step| is_repair(step)) {
+        told.note(&format!("{step}: {}", step.because()));
+    }
+    let seed = situation.seed.take();
+    founder::act(root, founder, &steps, seed, |step, took| told.step(&step.to_string(), Outcome::Done, took))
+        .map_err(|error| failed(&error.to_string()))
+}
+
+/// Whether a step makes something again that was there before: worth a word of its own.
+fn is_repair(step: &Step) -> bool {
+    matches!(step, Step::Remove { .. }) || !matches!(step.because(), "" | "missing" | "first success")
+}
+
+/// Renders what goes at power-off.
+fn render(root: &Root, told: &mut Told, situation: &Situation) -> Result<(), Stop> {
+    let start = clock::monotonic();
+    let record = files::read_optional(&root.path(paths::CLUSTER)).ok().flatten().unwrap_or_default();
+    let cluster = Cluster::parse(&record).map_err(|why| failed(&format!("read {}: {why}", paths::CLUSTER)))?;
+    let site: Site<'_> = situation.site(root, &cluster.id);
+    let written = founder::render(root, &site, &kubernetes::renders(&site)).map_err(|error| failed(&error))?;
+    let took = clock::monotonic().saturating_sub(start);
+    let release = node::seat(root).map(|seat| seat.kubernetes).unwrap_or_else(|_| "unknown".to_owned());
+    told.step(&format!("render {} files for Kubernetes {release}", written.len()), Outcome::Done, took);
+    Ok(())
+}
+
+fn start(told: &mut Told, unit: &str) {
+    if let Err(error) = systemd::start(unit) {
+        told.note(&format!("{unit} was not started: {error}"));
+    }
+}
+
+fn failed(why: &str) -> Stop {
+    Stop {
+        exit: Exit::Failure,
+        block: Block {
+            what: "This machine could not be set up as a node".to_owned(),
+            why: vec![why.to_owned()],
+            state: "What was on disk before still is; the next boot goes on from there.".to_owned(),
+            fix: vec!["remove the cause, and restart the machine.".to_owned()],
+        },
+    }
+}

@@ -1,0 +1,170 @@
+//! What a boot decides upon: the settings in force, the facts, and what follows from both.
+
+use std::time::Duration;
+
+use crate::exit::Exit;
+use crate::facts::{self, Facts};
+use crate::host::facts::{Probe, await_address, gather_with};
+use crate::host::root::Root;
+use crate::host::{files, founder, sources};
+use crate::kubernetes::Site;
+use crate::paths;
+use crate::plan::Founder;
+use crate::plan::record::Node;
+use crate::preflight::{self, Severity};
+use crate::settings::frozen::{self, Frozen};
+use crate::settings::{Role, Settings};
+use crate::token::{Seed, Token};
+use crate::words::{self, Block};
+
+use super::told::{Stop, Told};
+
+/// The settings in force.
+pub struct InForce {
+    /// Those frozen at the first success, else what the sources say now.
+    pub frozen: Frozen,
+    /// The token, while nothing is frozen.
+    pub token: Option<Token>,
+}
+
+/// Reads the sources, and holds them against what was frozen.
+///
+/// # Errors
+/// Settings that can't be used, or frozen ones that can't be read.
+pub fn in_force(root: &Root, told: &mut Told) -> Result<InForce, Stop> {
+    let found = files::read_optional(&root.path(paths::FROZEN)).map_err(|error| damaged(&error.to_string()))?;
+    let now = sources::read(root);
+    let Some(text) = found else {
+        let now = now.map_err(|problems| Stop { exit: Exit::BadInput, block: words::bad_settings(&problems) })?;
+        now.warnings.iter().for_each(|warning| told.say(|paint| words::warning(warning, paint)));
+        return Ok(InForce { frozen: Frozen::of(&now), token: now.token });
+    };
+    let kept = Frozen::parse(&String::from_utf8_lossy(&text)).map_err(|why| damaged(&why))?;
+    // What the sources say now changes nothing, so what is wrong with it stops nothing.
+    match now {
+        Ok(now) => {
+            let differences = frozen::diff(&kept, &now.settings, &now.origins);
+            differences.iter().for_each(|one| told.say(|paint| words::ignored(one, paint)));
+        }
+        Err(problems) => problems.iter().for_each(|problem| told.note(&format!("ignored: {problem}"))),
+    }
+    Ok(InForce { frozen: kept, token: None })
+}
+
+fn damaged(why: &str) -> Stop {
+    Stop {
+        exit: Exit::Damaged,
+        block: Block {
+            what: format!("The settings that this node was set up with can't be read ({})", paths::FROZEN),
+            why: vec![why.to_owned()],
+            state: "Nothing was changed.".to_owned(),
+            fix: vec![
+                format!("restore {} from a backup,", paths::FROZEN),
+                "or give the node up with: kubeboot reset".to_owned(),
+            ],
+        },
+    }
+}
+
+/// The role, if one was given.
+///
+/// # Errors
+/// A role that this release can't take.
+pub fn role(settings: &Settings) -> Result<Option<Role>, Stop> {
+    match settings.role {
+        None => Ok(None),
+        Some(Role::Init) => Ok(Some(Role::Init)),
+        Some(Role::ControlPlane | Role::Worker) => Err(Stop {
+            exit: Exit::BadInput,
+            block: Block {
+                what: "This release can't join a cluster".to_owned(),
+                why: vec!["it knows the role init only".to_owned()],
+                state: "Nothing was changed on this machine.".to_owned(),
+                fix: vec!["give it the role init, or boot a release that joins.".to_owned()],
+            },
+        }),
+    }
+}
+
+/// What a boot, or a plan, is made for.
+pub struct Situation {
+    /// What should be on disk.
+    pub founder: Founder,
+    /// The seed that the operator gave.
+    pub seed: Option<Seed>,
+    /// MTU of the interface that has the node's address, in bytes.
+    pub mtu: u32,
+}
+
+impl Situation {
+    /// Gathers facts, waits at most for `patience` for the node's address, and judges both.
+    ///
+    /// # Errors
+    /// Preflight found an error; nothing was changed.
+    pub fn gather(root: &Root, told: &mut Told, force: &InForce, role: Role, patience: Duration) -> Result<Self, Stop> {
+        let settings = &force.frozen.settings;
+        let mut facts = gather_with(root, Probe::IfNew);
+        // A machine that gets no address hears so from preflight, together with all else that is wrong.
+        let address = await_address(root, &mut facts, settings, patience);
+        let report = preflight::run(&facts, settings, role);
+        let (errors, warnings) = (report.findings(Severity::Error), report.findings(Severity::Warning));
+        for finding in warnings {
+            told.note(&format!("{}. Fix: {}.", finding.found, finding.fix));
+        }
+        let errors: Vec<_> = errors.collect();
+        let address = match address {
+            Ok(address) if report.passed => address,
+            Ok(_) => return Err(refused(errors.iter().map(|one| (one.found.clone(), one.fix.clone())))),
+            Err(late) => {
+                let mut found: Vec<_> = errors.iter().map(|one| (one.found.clone(), one.fix.clone())).collect();
+                if found.is_empty() {
+                    found.push((late.to_string(), "connect the machine's network".to_owned()));
+                }
+                return Err(refused(found));
+            }
+        };
+        let founder = Founder {
+            settings: settings.clone(),
+            node: node(root, &facts, settings, address.ip),
+            seed_given: matches!(force.token, Some(Token::Seed(_))),
+            frozen: force.frozen.text(),
+        };
+        let seed = match &force.token {
+            Some(Token::Seed(seed)) => Some(seed.clone()),
+            _ => None,
+        };
+        Ok(Situation { founder, seed, mtu: address.mtu })
+    }
+
+    /// What the node's configuration is rendered from.
+    pub fn site<'a>(&'a self, root: &Root, cluster: &'a str) -> Site<'a> {
+        Site {
+            settings: &self.founder.settings,
+            node: &self.founder.node,
+            cluster,
+            mtu: self.mtu,
+            host_authorities: founder::host_authorities(root),
+            inputs: founder::inputs(root),
+        }
+    }
+}
+
+/// Who the node is: as pinned, else as the facts have it now.
+fn node(root: &Root, facts: &Facts, settings: &Settings, address: std::net::IpAddr) -> Node {
+    let pinned = files::read_optional(&root.path(paths::NODE)).ok().flatten();
+    pinned.and_then(|bytes| Node::parse(&bytes).ok()).unwrap_or_else(|| Node {
+        name: facts::node_name(facts, settings),
+        address,
+        machine_id: facts.machine_id.known().map(|id| id.as_str().to_owned()).unwrap_or_default(),
+    })
+}
+
+fn refused(findings: impl IntoIterator<Item = (String, String)>) -> Stop {
+    let (why, fix): (Vec<_>, Vec<_>) = findings.into_iter().map(|(found, fix)| (found, format!("{fix}."))).unzip();
+    let what = match why.len() {
+        1 => "Preflight found an error".to_owned(),
+        count => format!("Preflight found {count} errors"),
+    };
+    let state = "Nothing was changed on this machine.".to_owned();
+    Stop { exit: Exit::Preflight, block: Block { what, why, state, fix } }
+}

@@ -1,0 +1,82 @@
+//! `kubeboot plan`: exactly the steps that `kubeboot boot` would take now. Changes nothing.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Output;
+use super::boot::{Situation, Stop, Told, in_force, role};
+use crate::exit::Exit;
+use crate::host::root::Root;
+use crate::host::{clock, founder};
+use crate::kubernetes;
+use crate::plan::{self, Step};
+use crate::words::Paint;
+
+/// The command's arguments.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    kubeboot plan                          what would change on this machine\n  \
+    kubeboot plan --output json | jq .     for programs\n\n\
+    An empty plan means that the machine is as it should be.")]
+pub struct Args {
+    /// How to answer
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Exit {
+    let root = Root::system();
+    match made(&root) {
+        Ok(Some((steps, rendered))) => {
+            let text = match args.output {
+                Output::Text => text(&steps, &rendered),
+                Output::Json => format!("{:#}\n", json!({"steps": steps, "rendered": rendered})),
+            };
+            match std::io::stdout().write_all(text.as_bytes()) {
+                Ok(()) => Exit::Success,
+                Err(_) => Exit::Failure,
+            }
+        }
+        Ok(None) => {
+            eprintln!("kubeboot: this machine was given no role, so there is nothing to do");
+            Exit::NoRole
+        }
+        Err(stop) => {
+            eprint!("{}", stop.block.text(Paint::Plain));
+            stop.exit
+        }
+    }
+}
+
+/// The steps, and the paths of what each boot renders.
+fn made(root: &Root) -> Result<Option<(Vec<Step>, Vec<String>)>, Stop> {
+    let mut told = Told::nobody("plan");
+    let force = in_force(root, &mut told)?;
+    let Some(role) = role(&force.frozen.settings)? else { return Ok(None) };
+    let situation = Situation::gather(root, &mut told, &force, role, Duration::ZERO)?;
+    let founder = &situation.founder;
+    let steps = plan::plan(founder, &founder::look(root, founder), clock::unix()).map_err(|why| Stop::damaged(&why))?;
+    let site = situation.site(root, "");
+    let rendered = kubernetes::renders(&site).into_iter().map(|one| one.path).collect();
+    Ok(Some((steps, rendered)))
+}
+
+fn text(steps: &[Step], rendered: &[String]) -> String {
+    let mut out = String::new();
+    if steps.is_empty() {
+        out.push_str("Nothing to do: what outlives a power-off is as it should be.\n");
+    }
+    for (number, step) in steps.iter().enumerate() {
+        let because = step.because();
+        let because = if because.is_empty() { String::new() } else { format!(" ({because})") };
+        out.push_str(&format!("{:>3}. {step}{because}\n", number + 1));
+    }
+    out.push_str(&format!("\nRendered at each boot: {} files\n", rendered.len()));
+    for path in rendered {
+        out.push_str(&format!("     {path}\n"));
+    }
+    out
+}

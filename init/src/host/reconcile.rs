@@ -1,0 +1,98 @@
+//! Makes the cluster's objects what they should be: add-ons, the node's labels, kubelets' certificates.
+
+use serde_json::{Value, json};
+
+use super::api::{Api, ApiError};
+use crate::certificates::approval::{self, Ruling};
+use crate::kubernetes::addons::{self, AddOn, inventory};
+
+/// Most requests of kubelets that are ruled on in one round.
+const REQUESTS: usize = 100;
+
+/// What a round of add-ons changed.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Objects applied, changed or not.
+    pub applied: usize,
+    /// Objects removed, as `KIND NAME`.
+    pub removed: Vec<String>,
+}
+
+/// Applies add-ons and removes what earlier ones left.
+///
+/// # Errors
+/// The first call that fails; the list in the cluster then has too much, and the next round goes on from there.
+pub fn add_ons(api: &Api, wanted: &[AddOn]) -> Result<Applied, ApiError> {
+    let target = inventory::of(wanted);
+    let listed = inventory::read(api.get_optional(inventory::PATH)?.as_ref());
+    let mut done = Applied::default();
+    let with_old = inventory::union(&listed, &target);
+    if with_old != listed {
+        api.apply(&inventory::config_map(&with_old))?;
+    }
+    for object in wanted.iter().flat_map(inventory::labelled) {
+        api.apply(&object)?;
+        done.applied += 1;
+    }
+    for (addon, reference) in inventory::dropped(&with_old, &target) {
+        let path = match api.path_of(&reference.object()) {
+            // Its kind went with its CustomResourceDefinition, and it with its kind.
+            Err(error) if error.status() == Some(404) => continue,
+            path => path?,
+        };
+        if api.get_optional(&path)?.is_some_and(|found| inventory::is_of(&found, &addon)) && api.delete(&path)? {
+            done.removed.push(format!("{} {}", reference.kind, reference.name));
+        }
+    }
+    if with_old != target {
+        api.apply(&inventory::config_map(&target))?;
+    }
+    Ok(done)
+}
+
+/// Sets the node's labels, once the kubelet has registered it. False when it has not yet.
+///
+/// # Errors
+/// The first call that fails.
+pub fn node_labels(api: &Api, node: &str, settings: &crate::settings::Settings) -> Result<bool, ApiError> {
+    let Some(found) = api.get_optional(&format!("/api/v1/nodes/{node}"))? else { return Ok(false) };
+    let wanted = addons::node_labels(settings);
+    let has = |(key, value): (&String, &String)| {
+        found.pointer("/metadata/labels").and_then(|labels| labels.get(key)).and_then(Value::as_str) == Some(value)
+    };
+    if !wanted.iter().all(has) {
+        api.apply(&json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": node, "labels": wanted},
+        }))?;
+    }
+    Ok(true)
+}
+
+/// Rules on the requests of kubelets that wait, and gives each ruling in words.
+///
+/// # Errors
+/// The first call that fails.
+pub fn kubelet_requests(api: &Api, enrolled: impl Fn(&str) -> bool) -> Result<Vec<String>, ApiError> {
+    const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let signer = approval::KUBELET_CLIENT.replace('/', "%2F");
+    let list = api.get(&format!("{PATH}?fieldSelector=spec.signerName%3D{signer}&limit={REQUESTS}"))?;
+    let mut rulings = Vec::new();
+    for request in list.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default() {
+        let name = request.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        let (kind, message) = match approval::rule(request, &enrolled) {
+            Ruling::Leave => continue,
+            Ruling::Approve => ("Approved", "the node renews its own certificate".to_owned()),
+            Ruling::Deny(why) => ("Denied", why),
+        };
+        let mut decided = request.clone();
+        decided["apiVersion"] = json!("certificates.k8s.io/v1");
+        decided["kind"] = json!("CertificateSigningRequest");
+        decided["status"]["conditions"] =
+            json!([{"type": kind, "status": "True", "reason": "Kubeboot", "message": message}]);
+        api.put(&format!("{PATH}/{name}/approval"), &decided)?;
+        rulings.push(format!("{kind} certificate request {name}: {message}"));
+    }
+    Ok(rulings)
+}
