@@ -51,8 +51,9 @@ fn boot(root: &Root, told: &mut Told) -> Result<Exit, Stop> {
         systemd::status("no role was given: asking on the console");
         return Ok(Exit::NoRole);
     };
-    mount(root)?;
     let mut situation = Situation::gather(root, told, &force, wanted, ADDRESS)?;
+    // Preflight found no error: from here on, /var is written to.
+    mount(root)?;
     if let Err(error) = os::set_host_name(&situation.founder.node.name) {
         told.note(&format!("the kernel does not take the host name {}: {error}", situation.founder.node.name));
     }

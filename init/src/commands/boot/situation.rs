@@ -111,16 +111,15 @@ impl Situation {
         for finding in warnings {
             told.note(&format!("{}. Fix: {}.", finding.found, finding.fix));
         }
-        let errors: Vec<_> = errors.collect();
+        let mut errors: Vec<String> = errors.map(|one| format!("{}. Fix: {}.", one.found, one.fix)).collect();
         let address = match address {
             Ok(address) if report.passed => address,
-            Ok(_) => return Err(refused(errors.iter().map(|one| (one.found.clone(), one.fix.clone())))),
+            Ok(_) => return Err(refused(errors)),
             Err(late) => {
-                let mut found: Vec<_> = errors.iter().map(|one| (one.found.clone(), one.fix.clone())).collect();
-                if found.is_empty() {
-                    found.push((late.to_string(), "connect the machine's network".to_owned()));
+                if errors.is_empty() {
+                    errors.push(format!("{late}. Fix: connect the machine's network."));
                 }
-                return Err(refused(found));
+                return Err(refused(errors));
             }
         };
         let founder = Founder {
@@ -159,12 +158,12 @@ fn node(root: &Root, facts: &Facts, settings: &Settings, address: std::net::IpAd
     })
 }
 
-fn refused(findings: impl IntoIterator<Item = (String, String)>) -> Stop {
-    let (why, fix): (Vec<_>, Vec<_>) = findings.into_iter().map(|(found, fix)| (found, format!("{fix}."))).unzip();
+/// Every error, each with its fix on its line.
+fn refused(why: Vec<String>) -> Stop {
     let what = match why.len() {
         1 => "Preflight found an error".to_owned(),
         count => format!("Preflight found {count} errors"),
     };
     let state = "Nothing was changed on this machine.".to_owned();
-    Stop { exit: Exit::Preflight, block: Block { what, why, state, fix } }
+    Stop { exit: Exit::Preflight, block: Block { what, why, state, fix: Vec::new() } }
 }
