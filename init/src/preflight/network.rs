@@ -67,8 +67,15 @@ pub(super) fn overlaps(subject: &Subject) -> Outcome {
     }
     let named = [("pods", "cluster.pod-cidr", pods), ("Services", "cluster.service-cidr", services)];
     let fix = |setting: &str| format!("choose another {setting}");
+    // flannel's host-gw backend routes other nodes' pods through the uplink.
+    let flannels = |host: &Cidr| {
+        subject.facts.established
+            && subject.settings.network.backend == Backend::HostGw
+            && pods.contains(host.address)
+            && pods.prefix < host.prefix
+    };
     if let Some(network) = subject.facts.network.known() {
-        for (host, interface) in network.host_networks() {
+        for (host, interface) in network.host_networks().into_iter().filter(|(host, _)| !flannels(host)) {
             for (what, setting, cidr) in named.iter().filter(|(_, _, cidr)| cidr.overlaps(&host)) {
                 let found = format!("{what} ({}) share addresses with the network {} of {interface}", cidr, host);
                 findings.push(error(found, fix(setting)));

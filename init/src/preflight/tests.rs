@@ -326,6 +326,24 @@ fn a_running_node_does_not_complain_of_its_own_services() {
 }
 
 #[test]
+fn a_running_node_does_not_complain_of_its_own_routes() {
+    let route = |facts: &mut Facts| {
+        if let Fact::Known(network) = &mut facts.network {
+            let destination = cidr("10.244.1.0/24");
+            network.routes.push(crate::facts::Route { destination, ..network.routes[0].clone() });
+        }
+    };
+    let (mut facts, mut settings) = (sample::facts(), sample::settings());
+    route(&mut facts);
+    settings.network.backend = Backend::HostGw;
+    assert_eq!(result_of(&run(&facts, &settings, Role::Init), "network-overlap"), "error", "it was there before");
+    facts.established = true;
+    assert_eq!(result_of(&run(&facts, &settings, Role::Init), "network-overlap"), "ok");
+    settings.network.backend = Backend::Vxlan;
+    assert_eq!(result_of(&run(&facts, &settings, Role::Init), "network-overlap"), "warning");
+}
+
+#[test]
 fn a_worker_may_share_its_machine_with_an_etcd_port() {
     let change: Change = |facts, _| {
         facts.listening = Fact::Known(vec![Socket { address: [0, 0, 0, 0].into(), port: 2379, owner: None }]);
