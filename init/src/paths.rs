@@ -78,3 +78,5 @@ pub fn temporary_beside(path: &Path) -> std::io::Result<PathBuf> {
     hidden.push(".kubeboot-new");
     Ok(path.with_file_name(hidden))
 }
+/// The settings in force at this boot, without origins and secrets. JSON.
+pub const IN_FORCE: &str = "/run/kubeboot/settings.json";

@@ -127,7 +127,7 @@ impl<'a> Agent<'a> {
         match duty {
             Duty::AddOns => self.add_ons(report).map_err(words),
             Duty::Labels => {
-                reconcile::node_labels(&self.api, &self.this.node.name, &self.this.frozen.settings).map_err(words)
+                reconcile::node_labels(&self.api, &self.this.node.name, &self.this.settings).map_err(words)
             }
             Duty::Approvals => {
                 let own = &self.this.node.name;
@@ -142,7 +142,7 @@ impl<'a> Agent<'a> {
 
     fn add_ons(&self, report: &mut Report) -> Result<bool, ApiError> {
         let start = clock::monotonic();
-        let wanted = addons::wanted(&self.this.frozen.settings, renewal::has_name_servers(self.root));
+        let wanted = addons::wanted(&self.this.settings, renewal::has_name_servers(self.root));
         let done = reconcile::add_ons(&self.api, &wanted)?;
         for object in &done.removed {
             println!("removed {object}, which no add-on wants any more");

@@ -148,7 +148,7 @@ fn welcome(root: &Root, this: &ThisNode) {
         server: &server,
         after: clock::monotonic(),
         operators: &operators,
-        report: this.frozen.settings.report.as_deref(),
+        report: this.settings.report.as_deref(),
         shell: releases::has_shell(root),
     };
     Console::open(root).say(|paint| ready.text(paint));

@@ -36,7 +36,7 @@ impl Gates {
         Ok(Gates {
             api: this.api(root)?,
             expected: this.expected(root),
-            dns: this.frozen.settings.cluster.service_cidr.nth(10),
+            dns: this.settings.cluster.service_cidr.nth(10),
             root: root.clone(),
             seen: Seen::default(),
         })

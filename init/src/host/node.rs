@@ -9,7 +9,7 @@ use crate::health::Expected;
 use crate::paths;
 use crate::plan::record::{Cluster, Node};
 use crate::settings::frozen::Frozen;
-use crate::settings::{Backend, ProxyMode, Role};
+use crate::settings::{Backend, ProxyMode, Role, Settings};
 use crate::slots::SeatFacts;
 
 /// The administrator whom RBAC can't lock out; there from founding on, before any binding is made.
@@ -18,8 +18,10 @@ const KUBECONFIG: &str = "/etc/kubernetes/super-admin.conf";
 /// A configured node.
 #[derive(Debug, Clone)]
 pub struct ThisNode {
-    /// The settings in force, with their origins.
+    /// The settings as first applied, with their origins.
     pub frozen: Frozen,
+    /// The settings in force: those, but for the keys that a later boot may change.
+    pub settings: Settings,
     /// Name and address.
     pub node: Node,
     /// Its cluster.
@@ -34,9 +36,15 @@ impl ThisNode {
     /// # Errors
     /// In words: the file that is missing or damaged.
     pub fn load(root: &Root) -> Result<Self, String> {
+        let frozen = Frozen::parse(&String::from_utf8_lossy(&read(root, paths::FROZEN)?))
+            .map_err(|why| damaged(paths::FROZEN, &why))?;
+        let settings = match files::exists(&root.path(paths::IN_FORCE)) {
+            true => json(root, paths::IN_FORCE)?,
+            false => frozen.settings.clone(),
+        };
         Ok(ThisNode {
-            frozen: Frozen::parse(&String::from_utf8_lossy(&read(root, paths::FROZEN)?))
-                .map_err(|why| damaged(paths::FROZEN, &why))?,
+            frozen,
+            settings,
             node: Node::parse(&read(root, paths::NODE)?).map_err(|why| damaged(paths::NODE, &why))?,
             cluster: Cluster::parse(&read(root, paths::CLUSTER)?).map_err(|why| damaged(paths::CLUSTER, &why))?,
             seat: seat(root)?,
@@ -53,12 +61,12 @@ impl ThisNode {
 
     /// Whether it runs a control plane.
     pub fn is_control_plane(&self) -> bool {
-        self.frozen.settings.role != Some(Role::Worker)
+        self.settings.role != Some(Role::Worker)
     }
 
     /// What its gates compare with. The static pods are those that were rendered at this boot.
     pub fn expected(&self, root: &Root) -> Expected {
-        let settings = &self.frozen.settings;
+        let settings = &self.settings;
         let manifests = files::list(&root.path(paths::MANIFESTS)).unwrap_or_default();
         let mut static_pods: Vec<String> = manifests
             .iter()

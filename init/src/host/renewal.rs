@@ -46,7 +46,7 @@ pub fn renew(root: &Root, this: &ThisNode) -> Result<Renewed, String> {
 /// What the node's files are compared with: the frozen settings and the pinned node.
 pub fn as_founder(this: &ThisNode) -> Founder {
     Founder {
-        settings: this.frozen.settings.clone(),
+        settings: this.settings.clone(),
         node: this.node.clone(),
         seed_given: true,
         frozen: this.frozen.text(),
@@ -55,7 +55,7 @@ pub fn as_founder(this: &ThisNode) -> Founder {
 
 fn restart_static_pods(root: &Root, this: &ThisNode) -> Result<Vec<String>, String> {
     let site = Site {
-        settings: &this.frozen.settings,
+        settings: &this.settings,
         node: &this.node,
         cluster: &this.cluster.id,
         // Static pods use the host's network: no interface's MTU is in their manifests.
