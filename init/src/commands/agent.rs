@@ -126,9 +126,7 @@ impl<'a> Agent<'a> {
         let words = |error: ApiError| error.to_string();
         match duty {
             Duty::AddOns => self.add_ons(report).map_err(words),
-            Duty::Labels => {
-                reconcile::node_labels(&self.api, &self.this.node.name, &self.this.settings).map_err(words)
-            }
+            Duty::Labels => reconcile::node_labels(&self.api, &self.this.node.name, &self.this.settings).map_err(words),
             Duty::Approvals => {
                 let own = &self.this.node.name;
                 for ruling in reconcile::kubelet_requests(&self.api, |node| node == own).map_err(words)? {

@@ -64,6 +64,7 @@ fn boot(root: &Root, told: &mut Told) -> Result<Exit, Stop> {
     start(told, "containerd.service");
     act(root, told, &mut situation)?;
     render(root, told, &situation)?;
+    leave_settings(root, settings)?;
     let _ = files::remove(&root.path(paths::LAST_ERROR));
     start(told, "kubeboot-node.target");
     told.emit(What::Phase { name: "configured".into() });
@@ -137,6 +138,13 @@ fn render(root: &Root, told: &mut Told, situation: &Situation) -> Result<(), Sto
     let release = node::seat(root).map(|seat| seat.kubernetes).unwrap_or_else(|_| "unknown".to_owned());
     told.step(&format!("render {} files for Kubernetes {release}", written.len()), Outcome::Done, took);
     Ok(())
+}
+
+/// For the agent, health and status of this boot, which do not see every source.
+fn leave_settings(root: &Root, settings: &crate::settings::Settings) -> Result<(), Stop> {
+    let text = serde_json::to_vec_pretty(settings).map_err(|error| failed(&error.to_string()))?;
+    files::write_volatile(&root.path(paths::IN_FORCE), &text, 0o600)
+        .map_err(|error| failed(&format!("write {}: {error}", paths::IN_FORCE)))
 }
 
 fn start(told: &mut Told, unit: &str) {
