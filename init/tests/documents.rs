@@ -47,6 +47,31 @@ fn each_checks_worst_severity_is_said() {
     }
 }
 
+/// Titles of errors, as the commands' sources have them.
+#[test]
+fn every_documented_error_is_said_somewhere() {
+    let text = document("troubleshooting.md");
+    let body = text.split("\n## Errors of a boot\n").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let titles: Vec<&str> = body
+        .expect("a section on errors")
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    assert!(titles.len() > 5, "{titles:?}");
+    let sources = [
+        "commands/boot/mod.rs",
+        "commands/boot/situation.rs",
+        "commands/boot/told.rs",
+        "commands/init.rs",
+        "words/mod.rs",
+    ]
+    .map(|name| document(&format!("../init/src/{name}")))
+    .concat();
+    for title in titles {
+        assert!(sources.contains(title), "no source says {title:?}");
+    }
+}
+
 #[test]
 fn every_port_is_documented_with_its_service() {
     let text = document("operations.md");
