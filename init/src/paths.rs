@@ -24,6 +24,8 @@ pub const SLOTS: &str = "/var/lib/kubeboot/slots.json";
 pub const RELEASES: &str = "/var/lib/kubeboot/releases";
 /// Boot counter, the one thing that a finished machine writes at each boot.
 pub const BOOTS: &str = "/var/lib/kubeboot/boots";
+/// Asks the next start, in the initrd, to remove all state.
+pub const RESET: &str = "/var/lib/kubeboot/reset";
 /// Bound over /etc/kubernetes at boot.
 pub const KUBERNETES_STATE: &str = "/var/lib/kubeboot/kubernetes";
 /// kubeadm's directory.

@@ -43,6 +43,9 @@ fn prepare(initrd: &Root, real: &Root) -> Result<(), String> {
             var.display()
         ));
     }
+    if super::reset::resume(real)? {
+        println!("kubeboot: this machine was reset: it starts as at its first boot");
+    }
     overlay(initrd, real).map_err(|error| {
         format!(
             "can't mount an overlay on {}: {error}. /etc stays read-only and the machine can't become a node. Fix: \

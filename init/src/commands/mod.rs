@@ -10,7 +10,9 @@ mod os_health;
 mod plan;
 mod preflight;
 mod prompt;
+mod reset;
 mod slot;
+mod status;
 mod timeline;
 mod token;
 mod wait_readyz;
@@ -57,6 +59,10 @@ enum Command {
     /// On the console of a machine that was given no role: say what to do and offer it
     #[command(hide = true)]
     Prompt(prompt::Args),
+    /// Show what this machine is and whether it is healthy
+    Status(status::Args),
+    /// Return this machine to its first boot
+    Reset(reset::Args),
     /// Show how long each phase of this boot took
     Timeline(timeline::Args),
     /// Make tokens
@@ -97,6 +103,8 @@ pub fn main() -> std::process::ExitCode {
         Command::Preflight(args) => preflight::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Prompt(args) => prompt::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Reset(args) => reset::run(&args),
         Command::Timeline(args) => timeline::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Slot(args) => slot::run(&args),

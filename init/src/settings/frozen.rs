@@ -102,7 +102,7 @@ pub fn diff(frozen: &Frozen, now: &Settings, origins: &BTreeMap<String, Origin>)
 }
 
 /// Values by dotted key. Maps below a key (labels) are one value.
-fn leaves(settings: &Settings) -> BTreeMap<String, Value> {
+pub fn leaves(settings: &Settings) -> BTreeMap<String, Value> {
     let mut out = BTreeMap::new();
     let Ok(Value::Object(top)) = serde_json::to_value(settings) else { return out };
     for (name, value) in top {

@@ -59,7 +59,7 @@ pub enum Seat {
 
 impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Slot::A => "A",
             Slot::B => "B",
         })

@@ -1,0 +1,156 @@
+//! `kubeboot reset`: returns the machine to its first boot.
+//!
+//! The command only writes a marker. The state is removed when the machine starts next, in the initrd, before anything
+//! uses it: nothing is mounted or running there, and after a power cut the next start goes on with it.
+
+use std::io;
+
+use crate::exit::Exit;
+use crate::host::console::Console;
+use crate::host::root::Root;
+use crate::host::{clock, files, mounts};
+use crate::paths;
+
+/// What is removed below `/var`, beside [`paths::STATE`]: what a node's programs keep there.
+const REMOVED: [&str; 9] = [
+    paths::ETCD_DATA,
+    paths::KUBELET,
+    "/var/lib/containerd",
+    "/var/lib/cni",
+    "/var/lib/flannel",
+    "/var/log/pods",
+    "/var/log/containers",
+    "/var/log/kubernetes",
+    "/var/lib/kube-proxy",
+];
+
+/// The command's arguments.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  kubeboot reset          asks first\n  kubeboot reset --yes    does not ask")]
+pub struct Args {
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Exit {
+    let root = Root::system();
+    if !args.yes {
+        match confirmed(&root) {
+            Ok(true) => {}
+            Ok(false) => {
+                println!("Nothing was changed.");
+                return Exit::Success;
+            }
+            Err(error) => {
+                eprintln!("kubeboot: {error}. Nothing was changed. Fix: kubeboot reset --yes");
+                return Exit::BadInput;
+            }
+        }
+    }
+    let marker = root.path(paths::RESET);
+    let text = format!("asked for at {} seconds since 1970\n", clock::unix());
+    match files::write_atomic(&marker, text.as_bytes(), 0o600) {
+        Ok(()) => {
+            println!(
+                "This machine forgets its cluster when it starts next. Start it now with: systemctl reboot\nUntil then \
+                 it runs on, and removing {} calls the reset off.",
+                paths::RESET
+            );
+            Exit::Success
+        }
+        Err(error) => {
+            eprintln!("kubeboot: can't write {}: {error}. Nothing was changed. Fix: check /var", paths::RESET);
+            Exit::Failure
+        }
+    }
+}
+
+fn confirmed(root: &Root) -> Result<bool, String> {
+    println!(
+        "This returns the machine to its first boot. It removes, at the next start:\n  the cluster's keys and \
+         identity, etcd's data, the kubelet's and containerd's data, staged releases, and this\n  machine's id. On the \
+         only control plane of a cluster, that is the cluster. It can't be undone."
+    );
+    match Console::open(root).ask("Type reset to go on: ") {
+        Ok(Some(answer)) => Ok(answer.trim() == "reset"),
+        Ok(None) => Err("expected an answer, found nobody to ask".to_owned()),
+        Err(error) => Err(format!("can't ask: {error}")),
+    }
+}
+
+/// In the initrd: removes what a reset was asked for. True when one was.
+///
+/// # Errors
+/// In words. The marker stays, so that the machine never goes on with half of its state.
+pub(super) fn resume(real: &Root) -> Result<bool, String> {
+    let marker = real.path(paths::RESET);
+    if !files::exists(&marker) {
+        return Ok(false);
+    }
+    remove(real).map_err(|error| {
+        format!(
+            "the reset that was asked for can't be finished: {error}. The machine does not go on with half of its \
+             state; the next start tries again. Fix: check the disk that holds /var, or empty it"
+        )
+    })?;
+    files::remove(&marker).map_err(|error| format!("can't remove {}: {error}", paths::RESET))?;
+    Ok(true)
+}
+
+fn remove(real: &Root) -> io::Result<()> {
+    for path in REMOVED {
+        let path = real.path(path);
+        // A volume of the operator's own (etcd's disk): its contents go, its mount point stays.
+        let own = mounts::is_mount_point(&path);
+        if own { files::empty_folder(&path, &[])? } else { files::remove_tree(&path)? }
+    }
+    files::empty_folder(&real.path(paths::STATE), &[real.path(paths::RESET).as_path()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> (tempfile::TempDir, Root) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        for path in ["/var", "/var/lib", "/var/log", paths::STATE, paths::ETCD_DATA, paths::RELEASES, "/var/lib/other"]
+        {
+            files::make_folder(&root.path(path), 0o700).unwrap();
+        }
+        for path in [paths::NODE, paths::MACHINE_ID, "/var/lib/etcd/db", "/var/lib/other/kept", paths::SLOTS] {
+            files::write_atomic(&root.path(path), b"x", 0o600).unwrap();
+        }
+        (folder, root)
+    }
+
+    #[test]
+    fn nothing_is_removed_that_was_not_asked_for() {
+        let (_folder, root) = machine();
+        assert_eq!(resume(&root), Ok(false));
+        assert!(files::exists(&root.path(paths::NODE)));
+    }
+
+    #[test]
+    fn a_reset_removes_kubeboots_state_and_nothing_else() {
+        let (_folder, root) = machine();
+        files::write_atomic(&root.path(paths::RESET), b"", 0o600).unwrap();
+        assert_eq!(resume(&root), Ok(true));
+        assert_eq!(files::list(&root.path(paths::STATE)).unwrap(), Vec::<std::path::PathBuf>::new());
+        assert!(!files::exists(&root.path(paths::ETCD_DATA)));
+        assert!(files::exists(&root.path("/var/lib/other/kept")));
+        assert_eq!(resume(&root), Ok(false));
+    }
+
+    #[test]
+    fn a_reset_that_was_cut_goes_on() {
+        let (_folder, root) = machine();
+        files::write_atomic(&root.path(paths::RESET), b"", 0o600).unwrap();
+        files::remove_tree(&root.path(paths::ETCD_DATA)).unwrap();
+        files::remove(&root.path(paths::NODE)).unwrap();
+        assert_eq!(resume(&root), Ok(true));
+        assert!(!files::exists(&root.path(paths::MACHINE_ID)));
+    }
+}

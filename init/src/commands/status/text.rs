@@ -1,0 +1,218 @@
+//! Status for people.
+
+use serde_json::Value;
+
+use super::Status;
+use crate::certificates::Standing;
+use crate::certificates::expiry::Listed;
+use crate::slots::{Slot, State, TRIES};
+
+/// The whole text.
+pub(super) fn text(status: &Status) -> String {
+    let mut out = String::new();
+    out += &head(status);
+    if !status.gates.is_empty() {
+        out += "\nHEALTH\n";
+        for gate in &status.gates {
+            out += &format!("  {} {:<12} {}\n", if gate.pass { "ok  " } else { "FAIL" }, gate.gate, gate.observed);
+        }
+    }
+    out += &slots(status);
+    if !status.certificates.is_empty() {
+        out += "\nCERTIFICATES\n";
+        for listed in &status.certificates {
+            out += &certificate(listed, status.now);
+        }
+    }
+    if !status.settings.is_empty() {
+        out += "\nSETTINGS\n";
+        for setting in &status.settings {
+            out += &format!("  {:<24} {:<24} {}\n", setting.key, value(&setting.value), setting.origin);
+        }
+    }
+    if let Some(error) = &status.last_error {
+        out += &format!("\nLAST ERROR\n  {}\n", error_words(error));
+    }
+    if !status.problems.is_empty() {
+        out += "\nPROBLEMS\n";
+        status.problems.iter().for_each(|problem| out += &format!("  {problem}\n"));
+    }
+    out
+}
+
+fn head(status: &Status) -> String {
+    let mut lines = Vec::new();
+    match &status.node {
+        None => lines.push(("node", "this machine has no role yet".to_owned())),
+        Some(node) => {
+            let failing = status.gates.iter().filter(|gate| !gate.pass).count();
+            let healthy = match (status.gates.is_empty(), failing) {
+                (true, _) => "not configured at this boot".to_owned(),
+                (false, 0) => "Ready: every gate passes".to_owned(),
+                (false, count) => format!("not Ready: {count} of {} gates fail", status.gates.len()),
+            };
+            lines.push(("node", format!("{} ({}), role {}", node.name, node.address, node.role)));
+            lines.push(("health", healthy));
+            lines.push(("cluster", node.cluster.clone()));
+            lines.push(("API server", node.server.clone()));
+        }
+    }
+    if let Some(seat) = &status.seat {
+        lines.push(("release", format!("{} from {} ({}), boot {}", seat.version, seat.seat, seat.why, seat.boot)));
+    }
+    lines.iter().map(|(name, value)| format!("{name:<11} {value}\n")).collect()
+}
+
+fn slots(status: &Status) -> String {
+    let Some(slots) = &status.slots else { return String::new() };
+    let mut out = "\nSLOTS\n".to_owned();
+    for slot in Slot::ALL {
+        let words = match slots.slots.get(&slot) {
+            None => "empty".to_owned(),
+            Some(content) => {
+                let state = match &content.state {
+                    State::Staged => "staged for the next boot".to_owned(),
+                    State::Trial { tries } => format!("on trial, {tries} of {TRIES} tries begun"),
+                    State::Committed => "committed".to_owned(),
+                    State::Bad { verdict } => format!("bad: {verdict}"),
+                };
+                format!("{} {state}", content.version)
+            }
+        };
+        out += &format!("  {slot:<8} {words}\n");
+    }
+    for over in status.seat.iter().flat_map(|seat| &seat.passed_over) {
+        out += &format!("  {} was passed over: {}\n", over.seat, over.why);
+    }
+    out
+}
+
+fn certificate(listed: &Listed, now: u64) -> String {
+    let name = &listed.name;
+    match (listed.validity, listed.standing) {
+        (Some(validity), Some(standing)) => {
+            let left = validity.not_after.saturating_sub(now) / (24 * 60 * 60);
+            let words = match standing {
+                Standing::NotYetValid => "not valid yet by this clock".to_owned(),
+                Standing::Good => format!("{left} days left"),
+                Standing::Due => format!("{left} days left, to be renewed"),
+                Standing::Expired => "EXPIRED".to_owned(),
+            };
+            let renewal = match (listed.authority, listed.renew_at) {
+                (true, _) => ", an authority: renewed by hand".to_owned(),
+                (false, Some(at)) if at > now => format!(", renewed in {} days", (at - now) / (24 * 60 * 60)),
+                _ => String::new(),
+            };
+            format!("  {name:<28} {words}{renewal}\n")
+        }
+        _ => format!("  {name:<28} can't be read: {}\n", listed.path),
+    }
+}
+
+fn value(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn error_words(error: &Value) -> String {
+    let text = |key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let list = |key: &str| {
+        let list = error.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; ")
+    };
+    format!("kubeboot {}: {}: {}. Fix: {}", text("command"), text("what"), list("why"), list("fix"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::{NodeStatus, Setting};
+    use super::*;
+    use crate::certificates::Validity;
+    use crate::health::Verdict;
+    use crate::slots::{CheckedBy, Content, PassedOver, Seat, SeatFacts, Slots};
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn seat() -> SeatFacts {
+        SeatFacts {
+            seat: Seat::Factory,
+            why: "no release on /var could be used".into(),
+            version: "1.37.2-1".into(),
+            kubernetes: "1.37.2".into(),
+            erofs_sha256: "aa".into(),
+            root_hash: "bb".into(),
+            signed_by: "0123456789ABCDEF".into(),
+            checked_by: CheckedBy::Image,
+            boot: 3,
+            passed_over: vec![PassedOver {
+                seat: Seat::Slot(Slot::A),
+                why: "its manifest is not what was signed".into(),
+            }],
+        }
+    }
+
+    fn listed(name: &str, days: u64, authority: bool) -> Listed {
+        let validity = Validity::starting(NOW, days * 24 * 60 * 60);
+        Listed {
+            name: name.into(),
+            path: format!("/{name}"),
+            validity: Some(validity),
+            standing: Some(validity.standing(NOW, 0)),
+            authority,
+            renew_at: (!authority).then(|| validity.renew_at(0)),
+        }
+    }
+
+    #[test]
+    fn a_node_in_trouble_says_everything() {
+        let verdict = |gate: &str, pass, observed: &str| Verdict { gate: gate.into(), pass, observed: observed.into() };
+        let mut slots = Slots::default();
+        slots.slots.insert(
+            Slot::A,
+            Content {
+                digest: "d".into(),
+                version: "1.37.3-1".into(),
+                state: State::Bad { verdict: "not signed".into() },
+            },
+        );
+        let status = Status {
+            seat: Some(seat()),
+            slots: Some(slots),
+            node: Some(NodeStatus {
+                role: "init".into(),
+                name: "one".into(),
+                address: "192.0.2.10".into(),
+                cluster: "00ff".into(),
+                server: "https://192.0.2.10:6443".into(),
+            }),
+            gates: vec![verdict("api", true, "ready"), verdict("dns", false, "no ready endpoint")],
+            certificates: vec![listed("kubernetes", 3650, true), listed("apiserver", 365, false)],
+            now: NOW,
+            settings: vec![Setting { key: "role".into(), value: json!("init"), origin: "kernel command line".into() }],
+            last_error: Some(json!({"command": "boot", "what": "a", "why": ["b", "c"], "fix": ["d"]})),
+            problems: vec!["x is damaged".into()],
+        };
+        insta::assert_snapshot!(text(&status));
+    }
+
+    #[test]
+    fn a_machine_without_a_role_says_so() {
+        let status = Status {
+            seat: None,
+            slots: Some(Slots::default()),
+            node: None,
+            gates: vec![],
+            certificates: vec![],
+            now: NOW,
+            settings: vec![],
+            last_error: None,
+            problems: vec![],
+        };
+        insta::assert_snapshot!(text(&status));
+    }
+}
