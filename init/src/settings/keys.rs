@@ -52,7 +52,7 @@ pub const KEYS: &[Key] = &[
         default: "the founder makes a seed and shows it once on the console",
         doc: "The founder's seed. Secret: a systemd credential is the best place for it, because pods can read the kernel \
               command line.",
-        example: "kb1s-00000-00000-00000-00000-00000-0YPCR",
+        example: "(make one with `kubeboot token generate`)",
     },
     Key {
         name: "name",

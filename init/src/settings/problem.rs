@@ -42,7 +42,8 @@ impl Problem {
     /// The fix, as an instruction.
     pub fn fix(&self) -> String {
         let place = &self.origin;
-        match (&self.key, self.nearest) {
+        let key = self.key.as_deref().map(clean);
+        match (key, self.nearest) {
             (Some(key), Some(nearest)) => format!("write {nearest} instead of {key} ({place})."),
             (Some(key), None) => format!("correct or remove {key} ({place})."),
             (None, _) => format!("correct or remove it ({place})."),
@@ -53,9 +54,9 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(key) = &self.key {
-            write!(f, "{key}: ")?;
+            write!(f, "{}: ", clean(key))?;
         }
-        write!(f, "found {}, expected {} ({})", self.found, self.expected, self.origin)?;
+        write!(f, "found {}, expected {} ({})", clean(&self.found), clean(&self.expected), self.origin)?;
         if let Some(nearest) = self.nearest {
             write!(f, "; the nearest key is {nearest}")?;
         }
@@ -76,8 +77,18 @@ pub struct Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.text, self.origin)
+        write!(f, "{} ({})", clean(&self.text), self.origin)
     }
+}
+
+/// `text` without control characters, so that an input can't drive a terminal, and cut to a bounded length.
+fn clean(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let mut shown: String = text.chars().take(LONGEST).map(|c| if c.is_control() { '?' } else { c }).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// `text` in quotes: control characters escaped, so that an input can't drive a terminal, and cut to a bounded length.

@@ -41,7 +41,6 @@ fn wrong(fragment: &mut Fragment, key: &str, node: &Node, expected: &str) {
 }
 
 fn not_applied(fragment: &mut Fragment, node: &Node, what: &str) {
-    let what: String = what.chars().map(|c| if c.is_control() { '?' } else { c }).take(100).collect();
     let origin = Origin::at(&fragment.source, node.line);
     fragment.warnings.push(Warning { origin, text: format!("{what} is not supported and was not applied") });
 }

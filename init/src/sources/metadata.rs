@@ -26,7 +26,6 @@ fn no_cloud(fragment: &mut Fragment, node: &Node) {
             "public-keys" => public_keys(fragment, value),
             "instance-id" | "dsmode" | "cloud-name" | "region" | "availability-zone" | "platform" => {}
             other => {
-                let other: String = other.chars().filter(|c| !c.is_control()).take(80).collect();
                 let text = format!("meta-data key {other} is not supported and was not applied");
                 let origin = Origin::at(&fragment.source, value.line);
                 fragment.warnings.push(Warning { origin, text });

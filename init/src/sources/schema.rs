@@ -34,7 +34,7 @@ pub fn read_named(fragment: &mut Fragment, name: &str, node: &Node) {
         None if keys::is_group(name) => read_group(fragment, name, node),
         None => {
             fragment.problems.push(Problem {
-                key: Some(shortened(name)),
+                key: Some(name.to_owned()),
                 origin: Origin::at(&fragment.source, node.line),
                 found: "a key that does not exist".to_owned(),
                 expected: "a key of the list in docs/settings.md".to_owned(),
@@ -121,9 +121,4 @@ fn pairs(shape: Shape, text: &str, line: Option<u32>) -> Result<BTreeMap<String,
         values.push(value.trim().to_owned());
     }
     Ok(map)
-}
-
-/// An unknown key as messages show it.
-fn shortened(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() { '?' } else { c }).take(80).collect()
 }

@@ -61,6 +61,14 @@ fn a_kernel_command_line_with_every_kind_of_value() {
 }
 
 #[test]
+fn every_example_of_the_table_is_valid() {
+    for key in crate::settings::keys::KEYS.iter().filter(|key| !key.example.starts_with('(')) {
+        let told = line(&format!("kubeboot.{}={}", key.name, key.example));
+        assert!(told.contains(&format!("{} from kernel command line", key.name)), "{told}");
+    }
+}
+
+#[test]
 fn problems_of_a_kernel_command_line_come_all_at_once() {
     insta::assert_snapshot!(line(
         "kubeboot.role=worker kubeboot.rloe=init kubeboot.pod-cidr=10.0.0.0/8 kubeboot.name=CP_1 kubeboot.token \

@@ -100,7 +100,6 @@ impl Reader<'_> {
     }
 
     fn not_applied(&mut self, key: &str, node: &Node) {
-        let key: String = key.chars().filter(|c| !c.is_control()).take(80).collect();
         let origin = Origin::at(&self.fragment.source, node.line);
         let text = format!("network-config key {key} is not supported and was not applied");
         self.fragment.warnings.push(Warning { origin, text });
