@@ -6,7 +6,7 @@ use crate::exit::Exit;
 use crate::facts::{self, Facts};
 use crate::host::facts::{Probe, await_address, gather_with};
 use crate::host::root::Root;
-use crate::host::{files, founder, sources};
+use crate::host::{clock, files, founder, sources};
 use crate::kubernetes::Site;
 use crate::paths;
 use crate::plan::Founder;
@@ -14,6 +14,7 @@ use crate::plan::record::Node;
 use crate::preflight::{self, Severity};
 use crate::settings::frozen::{self, Frozen};
 use crate::settings::{Role, Settings};
+use crate::timeline::Outcome;
 use crate::token::{Seed, Token};
 use crate::words::{self, Block};
 
@@ -33,7 +34,7 @@ pub struct InForce {
 /// Settings that can't be used, or frozen ones that can't be read.
 pub fn in_force(root: &Root, told: &mut Told) -> Result<InForce, Stop> {
     let found = files::read_optional(&root.path(paths::FROZEN)).map_err(|error| damaged(&error.to_string()))?;
-    let now = sources::read(root);
+    let now = told.timed("read the settings", || sources::read(root));
     let Some(text) = found else {
         let now = now.map_err(|problems| Stop { exit: Exit::BadInput, block: words::bad_settings(&problems) })?;
         now.warnings.iter().for_each(|warning| told.say(|paint| words::warning(warning, paint)));
@@ -103,10 +104,13 @@ impl Situation {
     /// Preflight found an error; nothing was changed.
     pub fn gather(root: &Root, told: &mut Told, force: &InForce, role: Role, patience: Duration) -> Result<Self, Stop> {
         let settings = &force.frozen.settings;
-        let mut facts = gather_with(root, Probe::IfNew);
+        let mut facts = told.timed("gather facts", || gather_with(root, Probe::IfNew));
         // A machine that gets no address hears so from preflight, together with all else that is wrong.
-        let address = await_address(root, &mut facts, settings, patience);
+        let address = told.timed("wait for an address", || await_address(root, &mut facts, settings, patience));
+        let start = clock::monotonic();
         let report = preflight::run(&facts, settings, role);
+        let outcome = if report.passed { Outcome::Done } else { Outcome::Failed };
+        told.step(&format!("preflight: {}", report.summary()), outcome, clock::monotonic().saturating_sub(start));
         let (errors, warnings) = (report.findings(Severity::Error), report.findings(Severity::Warning));
         for finding in warnings {
             told.note(&format!("{}. Fix: {}.", finding.found, finding.fix));

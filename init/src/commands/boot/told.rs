@@ -8,7 +8,7 @@ use crate::exit::Exit;
 use crate::host::console::Console;
 use crate::host::report::Report;
 use crate::host::root::Root;
-use crate::host::{files, systemd};
+use crate::host::{clock, files, systemd};
 use crate::paths;
 use crate::plan::Damaged;
 use crate::timeline::{Outcome, What};
@@ -69,6 +69,14 @@ impl Told {
         let seconds = (took.as_secs_f64() * 1e6).round() / 1e6;
         self.emit(What::Step { step: step.to_owned(), outcome, seconds });
         self.waiting.push((step.to_owned(), outcome, took));
+    }
+
+    /// Does something that can't fail, or whose failure is told elsewhere, as a step.
+    pub fn timed<T>(&mut self, step: &str, action: impl FnOnce() -> T) -> T {
+        let start = clock::monotonic();
+        let result = action();
+        self.step(step, Outcome::Done, clock::monotonic().saturating_sub(start));
+        result
     }
 
     /// Shows the lines that wait.
