@@ -106,11 +106,14 @@ impl Situation {
         let settings = &force.frozen.settings;
         let mut facts = told.timed("gather facts", || gather_with(root, Probe::IfNew));
         // A machine that gets no address hears so from preflight, together with all else that is wrong.
-        let address = told.timed("wait for an address", || await_address(root, &mut facts, settings, patience));
+        let ended = |passed| if passed { Outcome::Done } else { Outcome::Failed };
+        let start = clock::monotonic();
+        let address = await_address(root, &mut facts, settings, patience);
+        told.step("wait for an address", ended(address.is_ok()), clock::monotonic().saturating_sub(start));
         let start = clock::monotonic();
         let report = preflight::run(&facts, settings, role);
-        let outcome = if report.passed { Outcome::Done } else { Outcome::Failed };
-        told.step(&format!("preflight: {}", report.summary()), outcome, clock::monotonic().saturating_sub(start));
+        let summary = format!("preflight: {}", report.summary());
+        told.step(&summary, ended(report.passed), clock::monotonic().saturating_sub(start));
         let (errors, warnings) = (report.findings(Severity::Error), report.findings(Severity::Warning));
         for finding in warnings {
             told.note(&format!("{}. Fix: {}.", finding.found, finding.fix));

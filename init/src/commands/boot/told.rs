@@ -71,7 +71,7 @@ impl Told {
         self.waiting.push((step.to_owned(), outcome, took));
     }
 
-    /// Does something that can't fail, or whose failure is told elsewhere, as a step.
+    /// Does something as a step; what it may fail of is told elsewhere.
     pub fn timed<T>(&mut self, step: &str, action: impl FnOnce() -> T) -> T {
         let start = clock::monotonic();
         let result = action();
