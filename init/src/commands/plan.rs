@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Exit {
 fn made(root: &Root) -> Result<Option<(Vec<Step>, Vec<String>)>, Stop> {
     let mut told = Told::nobody("plan");
     let force = in_force(root, &mut told)?;
-    let Some(role) = role(&force.frozen.settings)? else { return Ok(None) };
+    let Some(role) = role(&force.settings)? else { return Ok(None) };
     let situation = Situation::gather(root, &mut told, &force, role, Duration::ZERO)?;
     let founder = &situation.founder;
     let steps = plan::plan(founder, &founder::look(root, founder), clock::unix()).map_err(|why| Stop::damaged(&why))?;

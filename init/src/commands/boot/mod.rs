@@ -39,7 +39,7 @@ pub fn run(_: &Args) -> Exit {
 
 fn boot(root: &Root, told: &mut Told) -> Result<Exit, Stop> {
     let force = in_force(root, told)?;
-    let settings = &force.frozen.settings;
+    let settings = &force.settings;
     if let Some(device) = &settings.report
         && let Err(error) = Report::configure(root, device)
     {
@@ -49,6 +49,7 @@ fn boot(root: &Root, told: &mut Told) -> Result<Exit, Stop> {
     operating_system(root, told, settings);
     let Some(wanted) = role(settings)? else {
         systemd::status("no role was given: asking on the console");
+        start(told, "kubeboot-console.service");
         return Ok(Exit::NoRole);
     };
     let mut situation = Situation::gather(root, told, &force, wanted, ADDRESS)?;

@@ -24,6 +24,8 @@ use super::told::{Stop, Told};
 pub struct InForce {
     /// Those frozen at the first success, else what the sources say now.
     pub frozen: Frozen,
+    /// What holds at this boot: the frozen ones, but for the keys that are not frozen.
+    pub settings: Settings,
     /// The token, while nothing is frozen.
     pub token: Option<Token>,
 }
@@ -38,18 +40,22 @@ pub fn in_force(root: &Root, told: &mut Told) -> Result<InForce, Stop> {
     let Some(text) = found else {
         let now = now.map_err(|problems| Stop { exit: Exit::BadInput, block: words::bad_settings(&problems) })?;
         now.warnings.iter().for_each(|warning| told.say(|paint| words::warning(warning, paint)));
-        return Ok(InForce { frozen: Frozen::of(&now), token: now.token });
+        return Ok(InForce { frozen: Frozen::of(&now), settings: now.settings, token: now.token });
     };
     let kept = Frozen::parse(&String::from_utf8_lossy(&text)).map_err(|why| damaged(&why))?;
     // What the sources say now changes nothing, so what is wrong with it stops nothing.
-    match now {
+    let settings = match now {
         Ok(now) => {
             let differences = frozen::diff(&kept, &now.settings, &now.origins);
             differences.iter().for_each(|one| told.say(|paint| words::ignored(one, paint)));
+            kept.in_force(&now)
         }
-        Err(problems) => problems.iter().for_each(|problem| told.note(&format!("ignored: {problem}"))),
-    }
-    Ok(InForce { frozen: kept, token: None })
+        Err(problems) => {
+            problems.iter().for_each(|problem| told.note(&format!("ignored: {problem}")));
+            kept.settings.clone()
+        }
+    };
+    Ok(InForce { frozen: kept, settings, token: None })
 }
 
 fn damaged(why: &str) -> Stop {
@@ -103,7 +109,7 @@ impl Situation {
     /// # Errors
     /// Preflight found an error; nothing was changed.
     pub fn gather(root: &Root, told: &mut Told, force: &InForce, role: Role, patience: Duration) -> Result<Self, Stop> {
-        let settings = &force.frozen.settings;
+        let settings = &force.settings;
         let mut facts = told.timed("gather facts", || gather_with(root, Probe::IfNew));
         // A machine that gets no address hears so from preflight, together with all else that is wrong.
         let ended = |passed| if passed { Outcome::Done } else { Outcome::Failed };
