@@ -365,4 +365,6 @@ fn contents(what: &str, inline: Option<&Inline>, path: Option<&str>) -> Result<Z
 }
 
 #[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
 mod tests;

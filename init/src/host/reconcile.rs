@@ -96,3 +96,71 @@ pub fn kubelet_requests(api: &Api, enrolled: impl Fn(&str) -> bool) -> Result<Ve
     }
     Ok(rulings)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::api::fake::{authority, client, serve};
+
+    fn config_maps(names: &[&str]) -> AddOn {
+        let object = |name: &&str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+        AddOn { name: "demo", objects: names.iter().map(object).collect() }
+    }
+
+    fn kinds() -> Value {
+        json!({"resources": [{"name": "configmaps", "namespaced": true, "kind": "ConfigMap"}]})
+    }
+
+    /// Methods and paths, without queries and bodies.
+    fn asked(requests: Vec<String>) -> Vec<String> {
+        let short = |request: String| {
+            let mut words = request.split([' ', '?']);
+            format!("{} {}", words.next().unwrap_or_default(), words.next().unwrap_or_default())
+        };
+        requests.into_iter().map(short).collect()
+    }
+
+    #[test]
+    fn what_was_dropped_is_removed_after_the_rest_is_applied() {
+        let authority = authority();
+        let listed = inventory::config_map(&inventory::of(&[config_maps(&["kept", "gone"])]));
+        let gone = inventory::labelled(&config_maps(&["gone"])).remove(0);
+        let script =
+            vec![(200, listed), (200, kinds()), (200, json!({})), (200, gone), (200, json!({})), (200, json!({}))];
+        let (address, server) = serve(&authority, script);
+        let done = add_ons(&client(&authority, &address), &[config_maps(&["kept"])]).unwrap();
+        assert_eq!(done, Applied { applied: 1, removed: vec!["ConfigMap gone".into()] });
+        let list = "/api/v1/namespaces/kube-system/configmaps/kubeboot-addons";
+        assert_eq!(
+            asked(server.join().unwrap()),
+            [
+                format!("GET {list}"),
+                "GET /api/v1".into(),
+                "PATCH /api/v1/namespaces/default/configmaps/kept".into(),
+                "GET /api/v1/namespaces/default/configmaps/gone".into(),
+                "DELETE /api/v1/namespaces/default/configmaps/gone".into(),
+                format!("PATCH {list}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_object_whose_label_a_user_took_away_stays() {
+        let authority = authority();
+        let listed = inventory::config_map(&inventory::of(&[config_maps(&["gone"])]));
+        let script =
+            vec![(200, listed), (200, kinds()), (200, json!({"metadata": {"name": "gone"}})), (200, json!({}))];
+        let (address, server) = serve(&authority, script);
+        assert_eq!(add_ons(&client(&authority, &address), &[]).unwrap(), Applied::default());
+        assert!(!server.join().unwrap().iter().any(|request| request.starts_with("DELETE")));
+    }
+
+    #[test]
+    fn labels_are_not_set_before_the_kubelet_registered_its_node() {
+        let authority = authority();
+        let (address, server) = serve(&authority, vec![(404, json!({"message": "not found"}))]);
+        let settings = crate::kubernetes::sample::settings();
+        assert!(!node_labels(&client(&authority, &address), "one", &settings).unwrap());
+        assert_eq!(asked(server.join().unwrap()), ["GET /api/v1/nodes/one"]);
+    }
+}
