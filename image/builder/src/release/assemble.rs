@@ -1,5 +1,6 @@
 //! From binaries to an erofs image with its hash tree.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -39,7 +40,7 @@ const MKFS: [&str; 5] = ["-zlz4hc,9", "-C65536", "--all-root", "--quiet", "-U"];
 /// What a file of a release is made of.
 #[derive(Debug)]
 pub enum Contents {
-    /// A file on this machine. Two places with the same one are hard links.
+    /// A file on this machine. Places with the same one, by path or by hard link, are hard links in the release.
     File(PathBuf),
     /// Made just now.
     Bytes(Vec<u8>),
@@ -69,31 +70,32 @@ impl Tree {
         let mut seen = BTreeSet::new();
         let mut contents = Vec::new();
         for (place, source) in &self.0 {
-            let length = match source {
-                Contents::Bytes(bytes) => bytes.len() as u64,
-                Contents::File(path) if seen.insert(path) => {
-                    fs::metadata(path).with_context(|| format!("Cannot examine {}", path.display()))?.len()
+            match source {
+                Contents::Bytes(bytes) => contents.push((place.clone(), bytes.len() as u64)),
+                Contents::File(path) => {
+                    let (identity, length) = identity(path)?;
+                    if seen.insert(identity) {
+                        contents.push((place.clone(), length));
+                    }
                 }
-                Contents::File(_) => continue,
-            };
-            contents.push((place.clone(), length));
+            }
         }
         Ok(contents)
     }
 
     /// Lays the tree out in an empty folder.
     fn write(&self, folder: &Path) -> Result<()> {
-        let mut placed: BTreeMap<&Path, PathBuf> = BTreeMap::new();
+        let mut placed = BTreeMap::new();
         for (place, contents) in &self.0 {
             let to = folder.join(place);
             let parent = to.parent().unwrap_or(folder);
             fs::create_dir_all(parent).with_context(|| format!("Cannot make {}", parent.display()))?;
             let written = match contents {
                 Contents::Bytes(bytes) => fs::write(&to, bytes).and_then(|()| mode(&to, 0o444)),
-                Contents::File(from) => match placed.get(from.as_path()) {
-                    Some(first) => fs::hard_link(first, &to),
-                    None => {
-                        placed.insert(from, to.clone());
+                Contents::File(from) => match placed.entry(identity(from)?.0) {
+                    Entry::Occupied(first) => fs::hard_link(first.get(), &to),
+                    Entry::Vacant(free) => {
+                        free.insert(to.clone());
                         fs::copy(from, &to).and_then(|_| mode(&to, 0o555))
                     }
                 },
@@ -102,6 +104,12 @@ impl Tree {
         }
         set_folder_modes(folder)
     }
+}
+
+/// What makes two paths one file (device and inode), and its length.
+fn identity(path: &Path) -> Result<((u64, u64), u64)> {
+    let metadata = fs::metadata(path).with_context(|| format!("Cannot examine {}", path.display()))?;
+    Ok(((metadata.dev(), metadata.ino()), metadata.len()))
 }
 
 fn mode(path: &Path, mode: u32) -> std::io::Result<()> {
@@ -218,5 +226,113 @@ impl Assembled {
             fs::rename(&self.image, path)
         };
         write().with_context(|| format!("Cannot write {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kubeboot::release::manifest::{FORMAT, Image, Manifest, OsRange, Verity};
+    use kubeboot::release::{Keys, read};
+
+    use super::*;
+    use crate::cache::Cache;
+    use crate::keys::{KeyName, KeyStore};
+
+    /// A tree of two hard links, an executable of its own and a text.
+    fn tree(folder: &Path) -> Tree {
+        fs::write(folder.join("kube"), "one program\n".repeat(9000)).unwrap();
+        fs::hard_link(folder.join("kube"), folder.join("kubelet")).unwrap();
+        fs::write(folder.join("etcd"), "another").unwrap();
+        let file = |name: &str| Contents::File(folder.join(name));
+        Tree(BTreeMap::from([
+            ("bin/kube".to_owned(), file("kube")),
+            ("bin/kubelet".to_owned(), file("kubelet")),
+            ("bin/kubectl".to_owned(), file("kube")),
+            ("bin/etcd".to_owned(), file("etcd")),
+            ("images/x".to_owned(), Contents::Bytes(b"text".to_vec())),
+        ]))
+    }
+
+    fn created() -> Moment {
+        "2026-10-27T12:01:04Z".parse().unwrap()
+    }
+
+    fn manifest(assembled: &Assembled) -> Manifest {
+        Manifest {
+            format: FORMAT,
+            kubernetes: "1.37.2".into(),
+            build: 1,
+            version: "1.37.2-1".parse().unwrap(),
+            created: created(),
+            expires: created(),
+            minimum: "1.36.0-0".parse().unwrap(),
+            floor: "1.37.0-0".parse().unwrap(),
+            os: OsRange { min: 1, max: 1 },
+            erofs: Image { length: assembled.length, sha256: assembled.sha256 },
+            verity: Verity {
+                algorithm: "sha256".into(),
+                root_hash: assembled.tree.root,
+                salt: SALT,
+                data_block_size: 4096,
+                hash_block_size: 4096,
+                data_blocks: assembled.data_blocks(),
+                hash_offset: assembled.data_blocks() * 4096,
+            },
+            components: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_release_is_read_back_and_its_files_are_what_went_in() {
+        prepare_host().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let keys = KeyStore::open(&Cache::at(folder.join("cache")).unwrap()).unwrap();
+        let assembled = twice(&tree(folder), folder, created()).unwrap();
+        let manifest = manifest(&assembled);
+        let bytes = manifest.to_bytes().unwrap();
+        let path = folder.join("test.release");
+        assembled.finish(&path, &bytes, &keys.sign(KeyName::B, &bytes, "test").unwrap()).unwrap();
+
+        let mut file = File::open(&path).unwrap();
+        let trusted = Keys::parse(&keys.public_keys().unwrap()).unwrap();
+        let envelope = read(&mut file, &trusted).unwrap();
+        assert_eq!(envelope.manifest, manifest);
+        envelope.check_image(&mut file).unwrap();
+
+        let out = folder.join("out");
+        let mut fsck = Command::new("fsck.erofs");
+        fsck.arg(format!("--extract={}", out.display())).arg(&path);
+        command::run(&mut fsck, "extract the image").unwrap();
+        assert_eq!(fs::read_to_string(out.join("bin/etcd")).unwrap(), "another");
+        assert_eq!(fs::read_to_string(out.join("images/x")).unwrap(), "text");
+        assert_eq!(fs::read_to_string(out.join("bin/kubelet")).unwrap(), "one program\n".repeat(9000));
+        let facts = |place: &str| {
+            let metadata = fs::metadata(out.join(place)).unwrap();
+            (metadata.mode() & 0o7777, metadata.mtime())
+        };
+        let time = i64::try_from(created().unix()).unwrap();
+        assert_eq!([facts("bin/kube"), facts("images/x"), facts("bin")].map(|(_, mtime)| mtime), [time; 3]);
+        assert_eq!([facts("bin/kube"), facts("images/x"), facts("bin")].map(|(mode, _)| mode), [0o555, 0o444, 0o755]);
+    }
+
+    #[test]
+    fn one_program_under_three_names_is_stored_and_counted_once() {
+        prepare_host().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let tree = tree(folder.path());
+        let contents = tree.contents().unwrap();
+        assert_eq!(contents, [("bin/etcd".into(), 7), ("bin/kube".into(), 108_000), ("images/x".into(), 4)]);
+        let out = folder.path().join("out");
+        fs::create_dir(&out).unwrap();
+        tree.write(&out).unwrap();
+        let links = |place: &str| fs::metadata(out.join(place)).unwrap().nlink();
+        assert_eq!([links("bin/kube"), links("bin/kubelet"), links("bin/kubectl"), links("bin/etcd")], [3, 3, 3, 1]);
+    }
+
+    #[test]
+    fn the_salt_says_what_it_is() {
+        assert_eq!(&SALT.0[..16], b"kubeboot release");
+        assert_eq!(SALT.0[16..], [0; 16]);
     }
 }
