@@ -25,6 +25,8 @@ const DISK: u64 = 20 << 30;
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a machine may take to switch itself off.
 const POWER_OFF: Duration = Duration::from_secs(120);
+/// How long a machine that failed may take for the same.
+const LAST_WISH: Duration = Duration::from_secs(30);
 /// How many of the console's last lines a failure shows.
 const TAIL: usize = 30;
 /// Parameters that are secret: they travel as systemd credentials, because `/proc/cmdline` is everybody's.
@@ -158,7 +160,17 @@ fn finish(
     summary: &Summary,
     interrupts: &SignalFd,
 ) -> Result<()> {
-    let ended = ended.with_context(|| format!("The machine did not become Ready\n{}", tail(&running.console())))?;
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(error) => {
+            // Off in order if it can, so that the kept disk has its whole journal.
+            if running.press_power_button().is_ok() {
+                let _ = running.wait(LAST_WISH);
+            }
+            let console = tail(&running.console());
+            return Err(error.context(format!("The machine did not become Ready. The end of its console:\n{console}")));
+        }
+    };
     if let End::Ready { node, .. } = &ended {
         eprintln!("[done] node {node} is Ready ({:.1} s)", summary.seconds_to_ready.unwrap_or_default());
         if !options.once {
