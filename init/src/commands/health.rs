@@ -15,8 +15,8 @@ use crate::host::report::Report;
 use crate::host::root::Root;
 use crate::host::{clock, files, releases, renewal, systemd, wait};
 use crate::paths;
-use crate::timeline::What;
-use crate::words::Ready;
+use crate::timeline::{Outcome, What};
+use crate::words::{self, Ready};
 
 /// Between looks while a boot is young: short, because what is waited for is on the way to Ready.
 const QUICK: Duration = Duration::from_millis(200);
@@ -58,48 +58,65 @@ pub fn run(_: &Args) -> Exit {
 fn watch(root: &Root, report: &mut Report) -> Result<(), String> {
     let this = ThisNode::load(root)?;
     let mut gates = Gates::new(root, &this).map_err(|error| error.to_string())?;
+    let mut console = Console::open(root);
     let start = clock::monotonic();
     let mut known: BTreeMap<String, Verdict> = BTreeMap::new();
     let mut reminded = start;
     loop {
         gates.look_again();
         let verdicts = health::judge(gates.expected(), gates.seen());
-        if tell(&verdicts, &mut known, report) {
+        let told = tell(&verdicts, &mut known, report);
+        for words in &told.passed {
+            console.say(|paint| words::step(Outcome::Done, words, clock::monotonic().saturating_sub(start), paint));
+        }
+        if told.changed {
             write(root, &verdicts)?;
             systemd::status(&waiting(&verdicts));
         }
         if health::all_pass(&verdicts) {
             report.emit(ready(&this));
-            welcome(root, &this);
+            welcome(root, &this, &mut console);
             forget_seed(root);
             return Ok(());
         }
         let now = clock::monotonic();
         if now.saturating_sub(reminded) >= REMIND {
             let words = format!("still waiting for {}", waiting(&verdicts));
-            Console::open(root).say(|_| words.clone());
+            console.say(|_| words.clone());
             reminded = now;
         }
         wait::pause_for(if now.saturating_sub(start) < OLD { QUICK } else { SLOW });
     }
 }
 
-/// Reports what changed; true when something did.
-fn tell(verdicts: &[Verdict], known: &mut BTreeMap<String, Verdict>, report: &mut Report) -> bool {
-    let mut changed = false;
+/// What a look at the gates brought.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told {
+    /// Whether anything is other than before.
+    changed: bool,
+    /// Words for the console: gates that pass and did not before.
+    passed: Vec<String>,
+}
+
+/// Reports what changed.
+fn tell(verdicts: &[Verdict], known: &mut BTreeMap<String, Verdict>, report: &mut Report) -> Told {
+    let mut told = Told::default();
     for verdict in verdicts {
         let before = known.insert(verdict.gate.clone(), verdict.clone());
-        changed |= before.as_ref() != Some(verdict);
+        told.changed |= before.as_ref() != Some(verdict);
         if before.is_some_and(|before| before.pass) == verdict.pass {
             continue;
         }
         let Verdict { gate, pass, observed } = verdict.clone();
+        if pass {
+            told.passed.push(format!("{gate}: {observed}"));
+        }
         if pass && let Some(name) = milestone(&gate) {
             report.emit(What::Phase { name: name.to_owned() });
         }
         report.emit(What::Gate { gate, pass, observed });
     }
-    changed
+    told
 }
 
 /// Gates whose passing is a phase of the boot.
@@ -138,7 +155,7 @@ fn ready(this: &ThisNode) -> What {
 }
 
 /// The last words of a boot that ended well.
-fn welcome(root: &Root, this: &ThisNode) {
+fn welcome(root: &Root, this: &ThisNode, console: &mut Console) {
     let operators: Vec<String> = renewal::as_founder(this).operators().iter().map(OperatorKey::fingerprint).collect();
     let (kubernetes, server) = (format!("v{}", this.seat.kubernetes), crate::kubernetes::server(this.node.address));
     let ready = Ready {
@@ -151,7 +168,7 @@ fn welcome(root: &Root, this: &ThisNode) {
         report: this.settings.report.as_deref(),
         shell: releases::has_shell(root),
     };
-    Console::open(root).say(|paint| ready.text(paint));
+    console.say(|paint| ready.text(paint));
 }
 
 /// A seed that the founder made itself was shown on the console by `kubeboot boot`; from Ready on it is not kept.
@@ -183,7 +200,8 @@ mod tests {
         let mut report = Report::open(&root);
         let mut known = BTreeMap::new();
         for (pass, changes) in [(false, true), (false, false), (true, true), (false, true)] {
-            assert_eq!(tell(&[verdict("api", pass, "seen")], &mut known, &mut report), changes);
+            let told = tell(&[verdict("api", pass, "seen")], &mut known, &mut report);
+            assert_eq!((told.changed, told.passed.len()), (changes, usize::from(pass)));
         }
         let text = files::read_optional(&root.path(paths::EVENTS)).unwrap().unwrap_or_default();
         let (events, _) = crate::timeline::parse(&String::from_utf8_lossy(&text));

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::exit::Exit;
+use crate::host::console::Console;
 use crate::host::oci::{self, Image};
+use crate::host::report::Report;
 use crate::host::root::Root;
 use crate::host::{clock, files, mounts, process};
 use crate::paths;
+use crate::timeline::{Outcome, What};
+use crate::words;
 
 /// The image that every pod of kubeboot's runs in, and that keeps every pod's namespaces.
 const LOCAL: &str = "kubeboot.local/pause:1";
@@ -38,9 +42,16 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Exit {
     let root = Root::system();
+    let start = clock::monotonic();
     match if args.volume { import_volume(&root) } else { import_local(&root) } {
-        Ok(words) => {
-            println!("{words}");
+        Ok((outcome, step)) => {
+            let took = clock::monotonic().saturating_sub(start);
+            match outcome {
+                // Nothing to do is nothing to tell a person of.
+                Outcome::Skipped => println!("{step}"),
+                _ => Console::open(&root).say(|paint| words::step(outcome, &step, took, paint)),
+            }
+            Report::open(&root).emit(What::Step { step, outcome, seconds: took.as_secs_f64() });
             Exit::Success
         }
         Err(error) => {
@@ -50,23 +61,25 @@ pub fn run(args: &Args) -> Exit {
     }
 }
 
-fn import_local(root: &Root) -> Result<String, String> {
+/// What was done, and in which words.
+type Told = (Outcome, String);
+
+fn import_local(root: &Root) -> Result<Told, String> {
     let archive = root.path(paths::SEAT).join("images/kubeboot.tar");
     let images = oci::images(&archive).map_err(|error| format!("can't read {}: {error}", archive.display()))?;
     let image = images.first().ok_or_else(|| format!("{} holds no image", archive.display()))?;
     // A digest that containerd has never stored needs no question.
     if stored(root, &image.digest) && present(root, LOCAL)?.is_some_and(|found| found == image.digest) {
-        return Ok(format!("{LOCAL} is there"));
+        return Ok((Outcome::Skipped, format!("{LOCAL} is there")));
     }
-    let start = clock::monotonic();
     import(root, &archive, &["--label", PINNED])?;
-    Ok(format!("imported {LOCAL} in {:.1} s", (clock::monotonic() - start).as_secs_f64()))
+    Ok((Outcome::Done, format!("import image {LOCAL}")))
 }
 
-fn import_volume(root: &Root) -> Result<String, String> {
+fn import_volume(root: &Root) -> Result<Told, String> {
     let device = root.path("/dev/disk/by-label").join(LABEL);
     if !files::exists(&device) {
-        return Ok(format!("no volume is labelled {LABEL}"));
+        return Ok((Outcome::Skipped, format!("no volume is labelled {LABEL}")));
     }
     let target = root.path(VOLUME);
     let failed = |error: String| format!("can't mount the volume labelled {LABEL}: {error}");
@@ -81,7 +94,7 @@ fn import_volume(root: &Root) -> Result<String, String> {
     result
 }
 
-fn import_archives(root: &Root, folder: &Path) -> Result<String, String> {
+fn import_archives(root: &Root, folder: &Path) -> Result<Told, String> {
     let mut archives: Vec<PathBuf> = files::list(folder)
         .map_err(|error| format!("can't list the volume labelled {LABEL}: {error}"))?
         .into_iter()
@@ -102,7 +115,8 @@ fn import_archives(root: &Root, folder: &Path) -> Result<String, String> {
         failed.push(format!("{beyond} archives are more than the {ARCHIVES} that are taken from a volume"));
     }
     if failed.is_empty() {
-        Ok(format!("imported {imported} archives of the volume labelled {LABEL}; {known} were there"))
+        let outcome = if imported > 0 { Outcome::Done } else { Outcome::Skipped };
+        Ok((outcome, format!("import {imported} archives of the volume labelled {LABEL} ({known} were there)")))
     } else {
         Err(format!(
             "imported {imported} of {} archives of the volume labelled {LABEL}. Not imported: {}. Fix: write archives \

@@ -6,13 +6,15 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::exit::Exit;
+use crate::host::console::Console;
 use crate::host::report::Report;
 use crate::host::root::Root;
-use crate::host::{files, mounts, releases, seat};
+use crate::host::{clock, files, mounts, releases, seat};
 use crate::paths;
 use crate::release::{Envelope, Keys, rules};
 use crate::slots::{self, CheckedBy, Content, PassedOver, Record, Seat, SeatFacts, Slot, Slots, Transition};
-use crate::timeline::What;
+use crate::timeline::{Outcome, What};
+use crate::words;
 
 /// The command's arguments: none.
 #[derive(Debug, clap::Args)]
@@ -41,9 +43,12 @@ pub fn run(_: &Args) -> Exit {
         println!("A release is seated already; nothing was changed.");
         return Exit::Success;
     }
+    let start = clock::monotonic();
     match take_seat(&root) {
         Ok(facts) => {
-            println!("Release {} from {} ({})", facts.version, facts.seat, facts.why);
+            let words = format!("seat release {} from {}: {}", facts.version, facts.seat, facts.why);
+            let took = clock::monotonic().saturating_sub(start);
+            Console::open(&root).say(|paint| words::step(Outcome::Done, &words, took, paint));
             Report::open(&root).emit(What::Seat {
                 slot: String::from(facts.seat),
                 version: facts.version.clone(),
