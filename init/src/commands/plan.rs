@@ -52,7 +52,10 @@ pub fn run(args: &Args) -> Exit {
 }
 
 /// The steps, and the paths of what each boot renders.
-fn made(root: &Root) -> Result<Option<(Vec<Step>, Vec<String>)>, Stop> {
+type Made = (Vec<Step>, Vec<String>);
+
+/// None when no role was given.
+fn made(root: &Root) -> Result<Option<Made>, Stop> {
     let mut told = Told::nobody("plan");
     let force = in_force(root, &mut told)?;
     let Some(role) = role(&force.settings)? else { return Ok(None) };

@@ -103,7 +103,7 @@ impl Batch {
 
     /// One operation more: tests cut the power here.
     #[cfg_attr(not(test), expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests cut the power here"))]
-    fn power(&mut self) -> io::Result<()> {
+    pub(super) fn power(&mut self) -> io::Result<()> {
         #[cfg(test)]
         if let Some(left) = &mut self.until_cut {
             *left = left.checked_sub(1).ok_or_else(|| io::Error::other("power cut"))?;

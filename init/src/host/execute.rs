@@ -88,6 +88,8 @@ impl<'a> Executor<'a> {
     }
 
     fn step(&mut self, step: &Step) -> Result<(), Reason> {
+        #[cfg(test)]
+        self.batch.power().map_err(at("a step"))?;
         match step {
             Step::Remove { path } => files::remove(&self.root.path(path)).map_err(at(path)),
             Step::Directory { path, mode } => self.directory(path, *mode),

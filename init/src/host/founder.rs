@@ -142,3 +142,6 @@ pub fn operators(root: &Root, founder: &Founder) -> Vec<What> {
 pub fn own_seed(root: &Root) -> Option<zeroize::Zeroizing<String>> {
     std::fs::read_to_string(root.path(paths::SEED)).ok().map(zeroize::Zeroizing::new)
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,7 @@ pub fn renders() -> Vec<Render> {
 /// is left out: it is most of the volume and none of the news.
 fn audit() -> Value {
     let components = [
+        "system:apiserver",
         "system:kube-controller-manager",
         "system:kube-proxy",
         "system:kube-scheduler",

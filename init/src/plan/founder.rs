@@ -8,6 +8,7 @@ use crate::certificates::{Authority, Fault, Inspected, Leaf, OperatorKey, Subjec
 use crate::kubernetes::{self, encryption, kubeconfig};
 use crate::paths;
 use crate::paths::temporary_beside;
+use crate::settings::frozen::Frozen;
 use crate::settings::{Backend, ProxyMode, Settings};
 use crate::token::Token;
 
@@ -200,7 +201,7 @@ pub fn plan(founder: &Founder, sight: &Sight, now: Unix) -> Result<Vec<Step>, Da
             Part::Certificates => steps.extend(found.certificates(&authorities)),
             Part::Operators => steps.extend(found.operators(&authorities)),
             Part::Kubeconfigs => steps.extend(found.kubeconfigs()),
-            Part::Freeze => steps.extend(found.freeze()),
+            Part::Freeze => steps.extend(found.freeze()?),
             Part::Flush if steps.len() > flushed => steps.push(Step::Flush),
             Part::Flush => {}
         }
@@ -368,9 +369,19 @@ impl Found<'_> {
         self.founder.kubeconfigs().into_iter().filter(differs).map(step).collect()
     }
 
-    fn freeze(&self) -> Option<Step> {
-        let missing = !self.sight.exists(paths::FROZEN);
-        missing.then(|| write(paths::FROZEN, 0o600, self.founder.frozen.clone(), "first success".to_owned()))
+    fn freeze(&self) -> Result<Option<Step>, Damaged> {
+        let fault = match state::file(self.sight, paths::FROZEN).map(String::from_utf8_lossy) {
+            Ok(text) => match Frozen::parse(&text) {
+                Ok(_) => return Ok(None),
+                Err(reason) => format!("unreadable: {reason}"),
+            },
+            Err(fault) => fault.to_string(),
+        };
+        if self.founded {
+            // Their networks are in etcd and in every node: what the sources say now may be something else.
+            return Err(Damaged::new(paths::FROZEN, "the settings that the cluster was founded with", fault));
+        }
+        Ok(Some(write(paths::FROZEN, 0o600, self.founder.frozen.clone(), "first success".to_owned())))
     }
 
     fn mode(&self, path: &str, mode: u32) -> Option<Step> {

@@ -28,6 +28,9 @@ pub fn leaf(
         Form::Joined { path } => {
             // The kubelet renews its own certificate, and leads a link to the newest.
             let path = if which == Leaf::KubeletClient { KUBELET_CLIENT_CURRENT } else { path };
+            if which == Leaf::KubeletClient && matches!(sight.at(path), Entry::File { .. }) {
+                return Err(Fault::Unreadable("a file where the kubelet needs a symbolic link".to_owned()));
+            }
             let joined = file(sight, path)?;
             (joined.to_vec(), secret(joined))
         }

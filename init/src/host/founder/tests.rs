@@ -1,0 +1,325 @@
+//! Founding on a folder that stands for a machine: power cuts at every operation, and damage to every file.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::certificates::DAY;
+use crate::kubernetes::sample;
+use crate::plan::record::Cluster;
+use crate::settings::frozen::Frozen;
+
+const OPERATOR: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFtyLNW11EJMUPiwRcHaaW9KjV8Vl09jxBNwH+DyAUnb";
+
+fn founder() -> Founder {
+    let mut settings = sample::settings();
+    settings.operator = vec![OPERATOR.into()];
+    let frozen = Frozen { format: 1, settings: settings.clone(), origins: BTreeMap::new() }.text();
+    Founder { settings, node: sample::node(), seed_given: false, frozen }
+}
+
+/// A machine whose `/var` was just made. Where there is one, on a tmpfs: the disk under it is not what is tested.
+fn machine() -> (TempDir, Root) {
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+    let root = Root::at(folder.path());
+    for path in ["/etc/kubernetes", "/run/kubeboot", "/var"] {
+        std::fs::create_dir_all(root.path(path)).unwrap();
+    }
+    (folder, root)
+}
+
+fn planned(root: &Root, now: Unix) -> Result<Vec<Step>, Damaged> {
+    plan::plan(&founder(), &look(root, &founder()), now)
+}
+
+fn executor(root: &Root, now: Unix) -> Executor<'_> {
+    Executor::new(root, now, kubernetes::server(founder().node.address), None)
+}
+
+/// One boot: plan and act. True when it came to its end, false when the power was cut after `operations`.
+fn boot(root: &Root, now: Unix, operations: Option<u32>) -> bool {
+    let steps = planned(root, now).unwrap();
+    let mut executor = executor(root, now);
+    if let Some(operations) = operations {
+        executor = executor.cut_after(operations);
+    }
+    executor.run(&steps, |_, _| {}).is_ok()
+}
+
+fn found(root: &Root, now: Unix) {
+    assert!(boot(root, now, None));
+    assert_eq!(planned(root, now).unwrap(), []);
+}
+
+/// Every regular file below the root, by path.
+fn files(root: &Root) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![root.path("/")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_symlink() {
+                continue;
+            }
+            if path.is_file() {
+                let name = format!("/{}", path.strip_prefix(root.path("/")).unwrap().display());
+                files.insert(name, std::fs::read(&path).unwrap());
+            } else {
+                folders.push(path);
+            }
+        }
+    }
+    files
+}
+
+/// Certificates and names are public; nothing else is.
+fn expected_mode(path: &str) -> u32 {
+    if path.ends_with(".crt") || path.ends_with("node.json") { 0o644 } else { 0o600 }
+}
+
+fn cluster_id(root: &Root) -> Option<String> {
+    let record = std::fs::read(root.path(paths::CLUSTER)).ok()?;
+    Some(Cluster::parse(&record).expect("a record is whole or not there").id)
+}
+
+const NOW: Unix = 1_800_000_000;
+
+#[test]
+fn the_founders_plan_on_an_empty_machine() {
+    let (_folder, root) = machine();
+    let steps = planned(&root, NOW).unwrap();
+    let lines: Vec<String> = steps.iter().map(|step| format!("{step} ({})", step.because())).collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn a_finished_machine_has_an_empty_plan_and_no_key_is_readable_by_others() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    let before = files(&root);
+    found(&root, NOW + DAY);
+    assert_eq!(files(&root), before);
+    for path in before.keys() {
+        let mode = std::fs::metadata(root.path(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, expected_mode(path), "{path}");
+    }
+}
+
+#[test]
+fn after_a_power_cut_at_any_operation_the_next_boot_finishes_with_one_cluster() {
+    for operations in 0.. {
+        let (_folder, root) = machine();
+        let whole = boot(&root, NOW, Some(operations));
+        let (id, authority, frozen) = survivors(&root);
+        found(&root, NOW + 60);
+        assert!(id.is_none() || id == cluster_id(&root), "another cluster id after a cut at operation {operations}");
+        if frozen {
+            assert_eq!(authority, std::fs::read(root.path(Authority::Cluster.key())).ok(), "cut at {operations}");
+        }
+        assert!(!files(&root).keys().any(|path| path.ends_with(".kubeboot-new")), "cut at {operations}");
+        if whole {
+            assert!(operations > 100, "only {operations} operations were cut");
+            break;
+        }
+    }
+}
+
+/// What a power cut left: the cluster's id, its authority's key, and whether the founding was complete.
+fn survivors(root: &Root) -> (Option<String>, Option<Vec<u8>>, bool) {
+    let key = std::fs::read(root.path(Authority::Cluster.key())).ok();
+    (cluster_id(root), key, root.path(paths::FROZEN).exists())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn several_power_cuts_with_torn_files_end_in_one_cluster(
+        cuts in proptest::collection::vec((0u32..160, 0usize..64), 1..5),
+    ) {
+        let (_folder, root) = machine();
+        let mut id = None;
+        for (operations, torn) in cuts {
+            boot(&root, NOW, Some(operations));
+            // What was written and never synced may be there in part.
+            for (path, contents) in files(&root) {
+                if path.ends_with(".kubeboot-new") {
+                    std::fs::write(root.path(&path), &contents[..contents.len().min(torn)]).unwrap();
+                }
+            }
+            id = id.or_else(|| cluster_id(&root));
+        }
+        found(&root, NOW + 60);
+        prop_assert!(id.is_none() || id == cluster_id(&root));
+    }
+}
+
+/// What may happen to a file.
+fn damages(contents: &[u8]) -> [(&'static str, Option<Vec<u8>>); 4] {
+    let mut flipped = contents.to_vec();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 0x15;
+    let half = contents[..middle].to_vec();
+    [("removed", None), ("emptied", Some(Vec::new())), ("cut in half", Some(half)), ("changed", Some(flipped))]
+}
+
+#[test]
+fn every_damaged_file_is_named_and_only_what_can_be_made_again_is() {
+    let (folder, root) = machine();
+    found(&root, NOW);
+    std::fs::create_dir(root.path("/var/lib/etcd/member")).unwrap();
+    let whole = files(&root);
+    let mut verdicts: BTreeMap<&str, BTreeMap<&str, String>> = BTreeMap::new();
+    for (path, contents) in &whole {
+        for (damage, left) in damages(contents) {
+            put_back(&root, &whole);
+            let place = folder.path().join(path.trim_start_matches('/'));
+            match left {
+                None => std::fs::remove_file(place).unwrap(),
+                Some(left) => std::fs::write(place, left).unwrap(),
+            }
+            let verdict = match planned(&root, NOW) {
+                Ok(steps) if steps.is_empty() => "not noticed".to_owned(),
+                Ok(_) => {
+                    found(&root, NOW);
+                    "made again".to_owned()
+                }
+                Err(damaged) => {
+                    let text = damaged.to_string();
+                    assert!(text.contains(path.as_str()) || path.ends_with(".crt"), "{path} {damage}: {text}");
+                    "refused".to_owned()
+                }
+            };
+            verdicts.entry(path).or_default().insert(damage, verdict);
+        }
+    }
+    let line = |(path, verdicts): (&&str, &BTreeMap<&str, String>)| {
+        let same = verdicts.values().collect::<std::collections::BTreeSet<_>>();
+        let verdict = if same.len() == 1 { verdicts["removed"].clone() } else { format!("{verdicts:?}") };
+        format!("{path}: {verdict}")
+    };
+    insta::assert_snapshot!(verdicts.iter().map(line).collect::<Vec<_>>().join("\n"));
+}
+
+fn put_back(root: &Root, whole: &BTreeMap<String, Vec<u8>>) {
+    for (path, contents) in whole {
+        let place: PathBuf = root.path(path);
+        if !std::fs::read(&place).is_ok_and(|found| found == *contents) {
+            super::super::files::write_volatile(&place, contents, expected_mode(path)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_signs_and_identifies_survives_everything_that_is_made_again() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    let whole = files(&root);
+    let lasting = |path: &&String| {
+        ["ca.key", "ca.crt", "sa.key", "identity.key", "cluster.json", "config.yaml"]
+            .iter()
+            .any(|name| path.ends_with(name))
+    };
+    for path in whole.keys().filter(|path| !lasting(path) && !path.ends_with("settings.json")) {
+        if path.ends_with("node.json") {
+            continue;
+        }
+        std::fs::remove_file(root.path(path)).unwrap();
+    }
+    found(&root, NOW);
+    let after = files(&root);
+    for path in whole.keys().filter(lasting) {
+        assert_eq!(whole[path], after[path], "{path}");
+    }
+}
+
+#[test]
+fn node_certificates_are_renewed_in_time_and_authorities_never() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    let issued = |now| -> Vec<String> {
+        planned(&root, now)
+            .unwrap()
+            .iter()
+            .filter_map(|step| match step {
+                Step::Issue { leaf, because, .. } => Some(format!("{leaf}: {because}")),
+                Step::Operator { because, .. } => Some(format!("operator: {because}")),
+                Step::Authority { .. } => panic!("an authority is never made again"),
+                _ => None,
+            })
+            .collect()
+    };
+    assert_eq!(issued(NOW + 4 * DAY), [] as [String; 0]);
+    // The kubelet renews its own client certificate while it runs.
+    let due = ["kubelet-serving", "kube-proxy", "flannel"].map(|name| format!("{name}: due for renewal"));
+    assert_eq!(issued(NOW + 5 * DAY), due);
+    assert!(issued(NOW + 8 * DAY).contains(&"kubelet-client: expired".to_owned()));
+    assert!(issued(NOW + 21 * DAY).contains(&"operator: due for renewal".to_owned()));
+    assert_eq!(issued(NOW + 364 * DAY).len(), 16);
+    found(&root, NOW + 364 * DAY);
+}
+
+#[test]
+fn a_clock_that_is_behind_stops_the_boot_instead_of_replacing_authorities() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    assert!(matches!(planned(&root, NOW - DAY), Err(Damaged::Clock { .. })));
+}
+
+#[test]
+fn the_kubelets_own_certificate_is_kept_and_a_broken_link_to_it_is_not() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    let link = root.path(crate::certificates::profile::KUBELET_CLIENT_CURRENT);
+    let own = link.with_file_name("kubelet-client-2027-01-15-08-00-00.pem");
+    std::fs::copy(&link, &own).unwrap();
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&own, &link).unwrap();
+    std::fs::remove_file(root.path(crate::certificates::profile::KUBELET_CLIENT)).unwrap();
+    assert_eq!(planned(&root, NOW).unwrap(), [], "the kubelet renewed its certificate itself");
+    std::fs::remove_file(&own).unwrap();
+    found(&root, NOW);
+    std::fs::copy(&link, &own).unwrap();
+    std::fs::rename(&own, &link).unwrap();
+    found(&root, NOW);
+    assert!(link.is_symlink());
+}
+
+#[test]
+fn settings_that_etcd_was_filled_under_are_never_frozen_anew() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    std::fs::remove_file(root.path(paths::FROZEN)).unwrap();
+    std::fs::create_dir(root.path("/var/lib/etcd/member")).unwrap();
+    assert!(planned(&root, NOW).unwrap_err().to_string().contains(paths::FROZEN));
+}
+
+#[test]
+fn a_key_that_others_could_read_gets_its_mode_back() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    super::super::files::set_mode(&root.path(Authority::Etcd.key()), 0o644).unwrap();
+    let steps = planned(&root, NOW).unwrap();
+    assert_eq!(steps[0], Step::Mode { path: Authority::Etcd.key().into(), mode: 0o600 });
+    found(&root, NOW);
+}
+
+#[test]
+fn rendering_twice_writes_nothing_the_second_time() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    std::fs::create_dir_all(root.path(paths::MANIFESTS)).unwrap();
+    let founder = founder();
+    let site = || Site { inputs: inputs(&root), ..sample::site(&founder.settings, &founder.node) };
+    let all = |site: &Site<'_>| render(&root, site, &kubernetes::renders(site)).unwrap();
+    assert!(!all(&site()).is_empty());
+    assert_eq!(all(&site()), [] as [String; 0]);
+    // A renewed certificate that a pod reads only when it starts changes that pod's manifest alone.
+    std::fs::remove_file(root.path("/etc/kubernetes/scheduler.conf")).unwrap();
+    found(&root, NOW);
+    assert_eq!(all(&site()), ["/etc/kubernetes/manifests/kube-scheduler.yaml"]);
+}
