@@ -8,13 +8,18 @@ use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// The stamp's name in an entry. An entry without one was not finished.
+/// The stamp's name in an entry. An entry without one was not finished. Its time is that of the entry's last use.
 const STAMP: &str = ".stamp.json";
+/// How many entries of a kind are kept, whatever their age.
+const KEPT: usize = 8;
+/// An entry that was used this recently is kept in any case: a machine may be booting from it.
+const RECENT: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// The cache folder.
 #[derive(Debug, Clone)]
@@ -90,7 +95,14 @@ impl Cache {
         let lock = File::create(&lock_path).with_context(|| format!("Cannot make the lock {}", lock_path.display()))?;
         lock.lock().with_context(|| format!("Cannot lock {}", lock_path.display()))?;
         match damage(&entry, check) {
-            None => return Ok(entry),
+            None => {
+                // When this fails, the entry only looks older than it is.
+                let _ = File::options()
+                    .append(true)
+                    .open(entry.join(STAMP))
+                    .and_then(|stamp| stamp.set_modified(SystemTime::now()));
+                return Ok(entry);
+            }
             Some(Damage::Missing) => {}
             Some(Damage::Found(what)) => eprintln!("Making {kind} {} again: {what}", key.as_str()),
         }
@@ -104,8 +116,35 @@ impl Cache {
         remove(&entry)?;
         fs::rename(&temporary, &entry)
             .with_context(|| format!("Cannot rename {} to {}", temporary.display(), entry.display()))?;
+        prune(&parent, SystemTime::now())?;
         Ok(entry)
     }
+}
+
+/// Removes entries of a kind that were not used lately, but the [`KEPT`] youngest, and what failed builds left.
+fn prune(parent: &Path, now: SystemTime) -> Result<()> {
+    let (mut entries, mut left_over) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(parent).with_context(|| format!("Cannot list {}", parent.display()))? {
+        let path = entry.with_context(|| format!("Cannot list {}", parent.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == "tmp") {
+            left_over.push(path);
+        } else if let Ok(used) = fs::metadata(path.join(STAMP)).and_then(|stamp| stamp.modified()) {
+            entries.push((used, path));
+        }
+    }
+    entries.sort();
+    let spare = entries.len().saturating_sub(KEPT);
+    let old =
+        entries.into_iter().take(spare).filter(|(used, _)| now.duration_since(*used).is_ok_and(|age| age > RECENT));
+    for path in old.map(|(_, path)| path).chain(left_over) {
+        let lock_path = path.with_extension("lock");
+        let lock = File::create(&lock_path).with_context(|| format!("Cannot make the lock {}", lock_path.display()))?;
+        // Whoever holds it makes the entry, or is about to use it.
+        if lock.try_lock().is_ok() {
+            remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Why an entry cannot be used.

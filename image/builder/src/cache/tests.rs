@@ -111,3 +111,61 @@ fn a_key_of_files_sees_names_contents_and_the_executable_bit() {
     let executable = key();
     assert!(first != renamed && renamed != changed && changed != executable);
 }
+
+/// An entry that was last used that long before `now`.
+fn aged(parent: &Path, name: &str, now: SystemTime, age: Duration) -> PathBuf {
+    let entry = parent.join(name);
+    fs::create_dir_all(&entry).unwrap();
+    File::create(entry.join(STAMP)).unwrap().set_modified(now - age).unwrap();
+    entry
+}
+
+#[test]
+fn what_was_not_used_lately_goes_but_the_youngest_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = SystemTime::now();
+    let hours = |hours| Duration::from_secs(hours * 3600);
+    let old: Vec<PathBuf> =
+        (0..KEPT as u64 + 3).map(|n| aged(folder.path(), &format!("old{n}"), now, hours(10 + n))).collect();
+    let locked = &old[KEPT + 2];
+    let lock = File::create(locked.with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    prune(folder.path(), now).unwrap();
+    let left: Vec<bool> = old.iter().map(|entry| entry.exists()).collect();
+    let mut expected = vec![true; KEPT];
+    expected.extend([false, false, true]); // the oldest one is in use
+    assert_eq!(left, expected);
+}
+
+#[test]
+fn recent_entries_stay_however_many_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = SystemTime::now();
+    let recent: Vec<PathBuf> =
+        (0..KEPT as u64 * 2).map(|n| aged(folder.path(), &n.to_string(), now, Duration::from_secs(60 * n))).collect();
+    prune(folder.path(), now).unwrap();
+    assert!(recent.iter().all(|entry| entry.exists()));
+}
+
+#[test]
+fn using_an_entry_makes_it_young() {
+    let (_folder, cache) = cache();
+    let entry = ask(&cache, Check::Content, &Cell::new(0));
+    let old = SystemTime::now() - Duration::from_secs(100_000);
+    File::options().append(true).open(entry.join(STAMP)).unwrap().set_modified(old).unwrap();
+    ask(&cache, Check::Content, &Cell::new(0));
+    assert!(fs::metadata(entry.join(STAMP)).unwrap().modified().unwrap() > old);
+}
+
+#[test]
+fn what_a_failed_build_left_goes_and_what_is_being_made_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["failed.tmp", "making.tmp"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    let lock = File::create(folder.path().join("making.lock")).unwrap();
+    lock.lock().unwrap();
+    prune(folder.path(), SystemTime::now()).unwrap();
+    let left = ["failed.tmp", "making.tmp"].map(|name| folder.path().join(name).exists());
+    assert_eq!(left, [false, true]);
+}
