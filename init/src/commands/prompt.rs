@@ -5,12 +5,10 @@ use zeroize::Zeroizing;
 use super::init;
 use crate::exit::Exit;
 use crate::host::console::Console;
-use crate::host::files;
 use crate::host::root::Root;
-use crate::host::sources;
+use crate::host::{files, sources};
 use crate::paths;
-use crate::token::{Kind, Token};
-use crate::words::{self, Tone};
+use crate::words;
 
 /// Answers that are read before the prompt gives up: a serial line can be noise without end.
 const ANSWERS: usize = 1000;
@@ -34,45 +32,56 @@ pub fn run(_: &Args) -> Exit {
     let mut console = Console::open(&root);
     console.say(words::no_role);
     for _ in 0..ANSWERS {
-        let Some(answer) = ask(&mut console, "\nOr type it here. Role (init): ") else { return Exit::NoRole };
-        match answer.as_str() {
-            "" => continue,
-            "init" | "kubeboot init" => {}
-            _ => {
-                console.say(|paint| words::note("This release knows the role init.", paint));
-                continue;
-            }
-        }
-        let Some(token) = ask_token(&mut console) else { return Exit::NoRole };
-        match init::found(&root, &mut console, token.seed, &[]) {
-            Exit::BadInput => {}
-            other => return other,
+        let Ok(Some(line)) = console.ask("kubeboot> ") else { return Exit::NoRole };
+        match answer(&line) {
+            Answer::Nothing => {}
+            Answer::Unknown => console.say(words::prompt_help),
+            Answer::Init(token) => match init::found(&root, &mut console, token, &[]) {
+                // What was typed was wrong, and has been told: it can be typed again.
+                Exit::BadInput => {}
+                other => return other,
+            },
         }
     }
     Exit::NoRole
 }
 
-fn ask(console: &mut Console, question: &str) -> Option<Zeroizing<String>> {
-    console.ask(question).ok().flatten()
+/// What a line asks for.
+enum Answer {
+    Nothing,
+    Unknown,
+    Init(Option<Zeroizing<String>>),
 }
 
-/// An answer to the question for a token: none is "make one".
-struct Answer {
-    seed: Option<Zeroizing<String>>,
-}
-
-fn ask_token(console: &mut Console) -> Option<Answer> {
-    for _ in 0..ANSWERS {
-        let text = ask(console, "Token (empty: the cluster makes its own): ")?;
-        if text.is_empty() {
-            return Some(Answer { seed: None });
-        }
-        let problem = match Token::parse(&text) {
-            Ok(token) if token.kind() == Kind::Seed => return Some(Answer { seed: Some(text) }),
-            Ok(_) => "a join token; a founder's token is a seed: kb1s-…".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        console.say(|paint| format!("{} This is {problem}.", paint.tone(Tone::Bad, "[no]")));
+/// `init [TOKEN]`, with or without `kubeboot` before it.
+fn answer(line: &str) -> Answer {
+    let mut words = line.split_whitespace().peekable();
+    words.next_if_eq(&"kubeboot");
+    match (words.next(), words.next(), words.next()) {
+        (None, ..) => Answer::Nothing,
+        (Some("init"), token, None) => Answer::Init(token.map(|token| Zeroizing::new(token.to_owned()))),
+        _ => Answer::Unknown,
     }
-    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is(line: &str) -> String {
+        match answer(line) {
+            Answer::Nothing => "nothing".to_owned(),
+            Answer::Unknown => "unknown".to_owned(),
+            Answer::Init(token) => format!("init {}", token.as_ref().map_or("-", |token| token.as_str())),
+        }
+    }
+
+    #[test]
+    fn the_prompt_takes_init_and_its_token_and_nothing_else() {
+        let lines = ["", "  ", "init", "kubeboot init", " init kb1s-0 ", "join", "init a b", "ls", "kubeboot"];
+        let answers = lines.map(is);
+        let expected =
+            ["nothing", "nothing", "init -", "init -", "init kb1s-0", "unknown", "unknown", "unknown", "nothing"];
+        assert_eq!(answers, expected);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Origin;
+use super::{Origin, Source};
 
 /// Longest piece of an input that a message repeats, in characters.
 const SHOWN: usize = 60;
@@ -39,11 +39,17 @@ impl Problem {
         Problem { key: None, origin, found: found.into(), expected: expected.into(), nearest: None }
     }
 
+    /// A key as it is written in the problem's source.
+    fn written(&self, key: &str) -> String {
+        let prefix = if self.origin.source == Source::KernelCommandLine { "kubeboot." } else { "" };
+        format!("{prefix}{}", clean(key))
+    }
+
     /// The fix, as an instruction.
     pub fn fix(&self) -> String {
         let place = &self.origin;
-        let key = self.key.as_deref().map(clean);
-        match (key, self.nearest) {
+        let key = self.key.as_deref().map(|key| self.written(key));
+        match (key, self.nearest.map(|key| self.written(key))) {
             (Some(key), Some(nearest)) => format!("write {nearest} instead of {key} ({place})."),
             (Some(key), None) => format!("correct or remove {key} ({place})."),
             (None, _) => format!("correct or remove it ({place})."),
@@ -54,11 +60,11 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(key) = &self.key {
-            write!(f, "{}: ", clean(key))?;
+            write!(f, "{}: ", self.written(key))?;
         }
         write!(f, "found {}, expected {} ({})", clean(&self.found), clean(&self.expected), self.origin)?;
         if let Some(nearest) = self.nearest {
-            write!(f, "; the nearest key is {nearest}")?;
+            write!(f, "; the nearest key is {}", self.written(nearest))?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ pub fn parse(line: &[u8]) -> Fragment {
             fragment.problems.push(Problem {
                 key: Some(name.clone()),
                 origin: Origin::whole(Source::KernelCommandLine),
-                found: format!("kubeboot.{name} without a value"),
+                found: "no value".to_owned(),
                 expected: format!("kubeboot.{name}=VALUE"),
                 nearest: None,
             });

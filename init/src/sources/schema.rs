@@ -16,7 +16,13 @@ pub fn read(fragment: &mut Fragment, node: &Node) {
 fn read_group(fragment: &mut Fragment, prefix: &str, node: &Node) {
     let Data::Map(entries) = &node.data else {
         let origin = Origin::at(&fragment.source, node.line);
-        let mut problem = Problem::source(origin, node.kind(), "a group of keys, such as role and token");
+        let members = keys::KEYS.iter().filter(|key| key.name.starts_with(&format!("{prefix}.")));
+        let members: Vec<&str> = members.map(|key| key.name).collect();
+        let expected = match prefix {
+            "" => "a group of keys, such as role and token".to_owned(),
+            _ => format!("keys below it: {}", members.join(", ")),
+        };
+        let mut problem = Problem::source(origin, node.kind(), expected);
         problem.key = (!prefix.is_empty()).then(|| prefix.to_owned());
         fragment.problems.push(problem);
         return;

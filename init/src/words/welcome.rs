@@ -94,11 +94,20 @@ pub fn no_role(paint: Paint) -> String {
         "\n{title}\n\nGive it one in any of these ways, and start it again:\n\
          \n  on the kernel command line\n      {}\n\
          \n  in the file user-data on a volume labelled cidata\n      {}\n      {}\n      {}\n\
-         \n  as a systemd credential, for example by SMBIOS type 11\n      {}\n",
+         \n  as a systemd credential, for example by SMBIOS type 11\n      {}\n\
+         \nOr found a cluster from here:\n{}",
         strong("kubeboot.role=init"),
         strong("#cloud-config"),
         strong("kubeboot:"),
         strong("  role: init"),
         strong("io.systemd.credential:kubeboot.role=init"),
+        prompt_help(paint),
     )
+}
+
+/// What the console's prompt takes.
+pub fn prompt_help(paint: Paint) -> String {
+    let line =
+        |command: &str, what: &str| format!("  {} {what}\n", paint.tone(Tone::Strong, &format!("{command:<14}")));
+    line("init", "the cluster makes its own token, and shows it") + &line("init kb1s-…", "with this token")
 }

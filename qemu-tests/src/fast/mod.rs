@@ -23,6 +23,7 @@ const CHECKS: &[Check] = &[
     Check { name: "Every crate's own tests pass", run: tests },
     Check { name: "Dependencies have allowed licences and sources, and only one crypto provider", run: dependencies },
     Check { name: "systemd understands the unit files", run: units::understood },
+    Check { name: "Fuzzing the parsers of outside input finds nothing", run: fuzzed },
 ];
 
 const ONE: Count = Count { passed: 1, failed: 0 };
@@ -88,6 +89,11 @@ fn counted(text: &str) -> Count {
         count += Count { passed: number(" passed"), failed: number(" failed") };
     }
     count
+}
+
+/// Each target for a few seconds; `init/fuzz/run SECONDS` takes longer.
+fn fuzzed() -> Result<Count> {
+    command::run(Command::new(repository().join("init/fuzz/run")).arg("5"), "fuzz the parsers").map(|()| ONE)
 }
 
 /// cargo-deny, installed into the cache. The advisory database is asked for only where it can be reached.
