@@ -189,3 +189,4 @@ mod tests {
         }
     }
 }
+// xthin 16
