@@ -10,7 +10,7 @@ use nix::mount::MsFlags;
 use zeroize::Zeroizing;
 
 use super::root::Root;
-use super::{files, mounts, process};
+use super::{files, mounts, wait};
 use crate::paths;
 use crate::settings::{Origin, Problem, Source, Validated, validate};
 use crate::sources::{Bytes, Gathered, LIMIT, Layout, Volume, parse};
@@ -24,8 +24,10 @@ const LABELS: [(&str, Layout); 4] = [
     ("config-2", Layout::ConfigDrive),
     ("CONFIG-2", Layout::ConfigDrive),
 ];
-/// How long udev may take with the devices that are there.
-const SETTLE: Duration = Duration::from_secs(20);
+/// How long udev may take with the block devices that are there.
+const PROBED: Duration = Duration::from_secs(15);
+/// Block devices that carry no volume of a machine's maker, by the beginning of their names.
+const VIRTUAL: [&str; 7] = ["loop", "ram", "zram", "dm-", "md", "nbd", "zd"];
 /// Where systemd puts credentials that were passed to the whole system.
 const SYSTEM_CREDENTIALS: &str = "/run/credentials/@system";
 
@@ -154,9 +156,11 @@ fn credentials(gathered: &mut Gathered, root: &Root) {
 }
 
 fn volumes(gathered: &mut Gathered, root: &Root) {
-    // The links below /dev/disk appear once udev has seen the devices. Where there is no udev there are no links.
-    if files::exists(&root.path("/run/udev/control")) {
-        let _ = process::output("udevadm", &["settle", "--timeout=15"], SETTLE);
+    // On a machine that is set up a volume changes nothing: what is there by now is good enough for a note.
+    if !files::exists(&root.path(paths::FROZEN)) {
+        let probed = || unprobed(root).map_or(Ok(()), Err);
+        // A device that udev does not finish with is passed over, as one without a label is.
+        let _ = wait::until("udev to know every block device", PROBED, Duration::from_millis(5), probed);
     }
     let mut seen = Vec::new();
     for (label, layout) in LABELS {
@@ -178,6 +182,20 @@ fn volumes(gathered: &mut Gathered, root: &Root) {
             }
         }
     }
+}
+
+/// A block device that udev has not finished with, so that its link below [`BY_LABEL`] may yet appear; none where there
+/// is no udev. Its database has a file for each device that it is done with.
+fn unprobed(root: &Root) -> Option<String> {
+    if !files::exists(&root.path("/run/udev/control")) {
+        return None;
+    }
+    let entries = std::fs::read_dir(root.path("/sys/class/block")).ok()?;
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).find(|name| {
+        let number = std::fs::read_to_string(root.path("/sys/class/block").join(name).join("dev")).unwrap_or_default();
+        let known = root.path("/run/udev/data").join(format!("b{}", number.trim()));
+        !VIRTUAL.iter().any(|start| name.starts_with(start)) && !number.is_empty() && !files::exists(&known)
+    })
 }
 
 /// A volume that is unmounted when this is dropped.
@@ -246,6 +264,21 @@ mod tests {
         assert!(!files::exists(&root.path(paths::BY_HAND)));
         take_by_hand(&root, "name = 'hand'\n").unwrap();
         assert_eq!(super::read(&root).ok().unwrap().settings.name.as_deref(), Some("hand"));
+    }
+
+    #[test]
+    fn a_device_is_waited_for_until_udev_knows_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        for (name, number) in [("vda", "254:0\n"), ("loop0", "7:0\n"), ("sr0", "11:0\n")] {
+            write(&root, &format!("/sys/class/block/{name}/dev"), number);
+        }
+        assert_eq!(unprobed(&root), None, "there is no udev");
+        write(&root, "/run/udev/control", "");
+        write(&root, "/run/udev/data/b254:0", "");
+        assert_eq!(unprobed(&root).as_deref(), Some("sr0"));
+        write(&root, "/run/udev/data/b11:0", "");
+        assert_eq!(unprobed(&root), None);
     }
 
     #[test]
