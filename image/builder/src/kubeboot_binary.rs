@@ -35,6 +35,9 @@ pub fn kubeboot_binary(cache: &Cache) -> Result<PathBuf> {
         TARGET,
     ]);
     cargo.env("CARGO_TARGET_DIR", &target).env("RUSTFLAGS", rust_flags()).env_remove("CARGO_ENCODED_RUSTFLAGS");
+    // AWS-LC would gather entropy from the CPU's timing before its first random byte: 27 ms of CPU for each process,
+    // and 0.4 s in an emulated machine. getrandom(2), which waits until the kernel has entropy, is enough.
+    cargo.env("AWS_LC_SYS_NO_JITTER_ENTROPY", "1");
     command::run(&mut cargo, "compile kubeboot")?;
     // Cargo's file is replaced by its next run, perhaps from another checkout.
     let built = target.join(TARGET).join("release/kubeboot");
