@@ -21,5 +21,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         (head.to_ascii_lowercase(), tail)
     };
     assert_eq!(plain(text), plain(&again));
-    assert!(Token::parse(&again).is_ok_and(|token| matches!(token.kind(), Kind::Seed | Kind::ControlPlane | Kind::Worker)));
+    assert!(
+        Token::parse(&again).is_ok_and(|token| matches!(token.kind(), Kind::Seed | Kind::ControlPlane | Kind::Worker))
+    );
 });
