@@ -83,7 +83,8 @@ pub struct Inputs {
 
 impl Inputs {
     /// Merges fragments by [`Source::rank`]; among equals the earlier wins. A key's value is taken whole from the highest
-    /// source that has it: lists and maps of different sources are not joined.
+    /// source that has it: lists and maps of different sources are not joined. Only ssh keys are: user-data and the
+    /// platform's own list name different people.
     pub fn merge(mut fragments: Vec<Fragment>) -> Inputs {
         fragments.sort_by_key(|fragment| fragment.source.rank());
         let mut merged =
@@ -94,7 +95,7 @@ impl Inputs {
             }
             let (ours, theirs) = (&mut merged.os, fragment.os);
             ours.hostname = ours.hostname.take().or(theirs.hostname);
-            ours.ssh_authorized_keys = ours.ssh_authorized_keys.take().or(theirs.ssh_authorized_keys);
+            join_keys(&mut ours.ssh_authorized_keys, theirs.ssh_authorized_keys);
             ours.write_files = ours.write_files.take().or(theirs.write_files);
             ours.ntp_servers = ours.ntp_servers.take().or(theirs.ntp_servers);
             ours.network = ours.network.take().or(theirs.network);
@@ -102,5 +103,17 @@ impl Inputs {
             merged.warnings.extend(fragment.warnings);
         }
         merged
+    }
+}
+
+/// Adds the keys that are not there yet.
+fn join_keys(ours: &mut Option<(Origin, Vec<String>)>, theirs: Option<(Origin, Vec<String>)>) {
+    match (ours.as_mut(), theirs) {
+        (_, None) => {}
+        (None, theirs) => *ours = theirs,
+        (Some((_, keys)), Some((_, more))) => {
+            let new: Vec<String> = more.into_iter().filter(|key| !keys.contains(key)).collect();
+            keys.extend(new);
+        }
     }
 }

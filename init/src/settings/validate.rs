@@ -51,6 +51,12 @@ pub fn validate(inputs: Inputs) -> Result<Validated, Vec<Problem>> {
     };
     judge.across(&settings, token.as_ref());
     let mut warnings = inputs.warnings;
+    let origin = judge.origin(keys::TOKEN);
+    if token.is_some() && origin.source == Source::KernelCommandLine {
+        let text =
+            "every pod can read the kernel command line, and the token on it; a systemd credential is a better place";
+        warnings.push(Warning { origin, text: text.to_owned() });
+    }
     let mut origins: BTreeMap<String, Origin> =
         judge.values.iter().map(|(key, given)| ((*key).to_owned(), given.origin.clone())).collect();
     let os = judge.os(inputs.os, &mut origins, &mut warnings);

@@ -87,6 +87,8 @@ fn a_mistyped_token_is_located_and_not_repeated() {
     insta::assert_snapshot!(told);
     let join = crate::token::Seed::new(*b"kubeboot is fine").join_token(crate::token::Joiner::Worker).text();
     insta::assert_snapshot!(line(&format!("kubeboot.role=init kubeboot.token={}", join.as_str())));
+    let good = line(&format!("kubeboot.role=init kubeboot.token={}", text.as_str()));
+    assert!(good.contains("a systemd credential is a better place") && !good.contains(&text[5..]), "{good}");
 }
 
 #[test]
@@ -193,6 +195,24 @@ fn credentials_in_toml_and_yaml() {
         credential("kubeboot.token", "swordfish"),
     ]));
     insta::assert_snapshot!(with(vec![credential("kubeboot.config", "role: [init\n")]));
+}
+
+#[test]
+fn ssh_keys_of_user_data_and_of_the_platform_are_joined() {
+    let other = KEY.replace("ann@desk", "bob@desk");
+    let volume = Volume {
+        layout: Layout::NoCloud,
+        name: "cidata volume /dev/vdb".into(),
+        user_data: Some(Bytes::new(format!("#cloud-config\nssh_authorized_keys: ['{KEY}']\n").into_bytes())),
+        meta_data: Some(Bytes::new(format!("public-keys: ['{other}', '{KEY}']\n").into_bytes())),
+        network: None,
+    };
+    let inputs = parse(&Gathered { volumes: vec![volume], ..Gathered::default() });
+    let (origin, keys) = inputs.os.ssh_authorized_keys.expect("keys");
+    assert_eq!(
+        (origin.to_string().as_str(), keys),
+        ("cidata volume /dev/vdb, user-data line 2", vec![KEY.to_owned(), other])
+    );
 }
 
 #[test]
