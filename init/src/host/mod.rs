@@ -29,3 +29,4 @@ pub mod seat;
 pub mod sources;
 pub mod systemd;
 pub mod wait;
+pub mod warm;

@@ -47,7 +47,7 @@ oom_score = -999
 disabled_plugins = [
   'io.containerd.image-verifier.v1.bindir',
   'io.containerd.internal.v1.opt',
-  'io.containerd.internal.v1.restart',
+  'io.containerd.monitor.container.v1.restart',
   'io.containerd.nri.v1.nri',
 ]
 
