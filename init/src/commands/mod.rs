@@ -147,4 +147,21 @@ mod tests {
         let visible = command.get_subcommands().filter(|command| !command.is_hide_set());
         assert_eq!(listed, visible.map(clap::Command::get_name).collect());
     }
+
+    #[test]
+    fn what_static_pods_ask_of_kubeboot_it_understands() {
+        let (settings, node) = (crate::kubernetes::sample::settings(), crate::kubernetes::sample::node());
+        let site = crate::kubernetes::sample::site(&settings, &node);
+        let mut asked = 0;
+        for render in crate::kubernetes::static_pods::renders(&site) {
+            let pod: serde_json::Value = serde_saphyr::from_str(&render.contents).unwrap();
+            let containers = pod.pointer("/spec/initContainers").and_then(|list| list.as_array()).cloned();
+            for container in containers.unwrap_or_default() {
+                let words: Vec<String> = serde_json::from_value(container["command"].clone()).unwrap();
+                CommandLine::try_parse_from(words).unwrap();
+                asked += 1;
+            }
+        }
+        assert_eq!(asked, 2, "controller-manager and scheduler wait for the API server");
+    }
 }

@@ -20,7 +20,6 @@ const PAUSE: Duration = Duration::from_millis(250);
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The API server, https://HOST:PORT; by default the one that this node uses
-    #[arg(long)]
     server: Option<String>,
     /// PEM file of the authority that signed its certificate
     #[arg(long, default_value = "/etc/kubernetes/pki/ca.crt")]
