@@ -175,7 +175,7 @@ impl Machine {
             Accelerator::Tcg => ("tcg,thread=multi", "max"),
         };
         arguments.flag("-nodefaults").flag("-no-user-config");
-        arguments.option("-machine", "q35,smm=off").option("-accel", accelerator);
+        arguments.option("-machine", "q35,smm=off,sata=off").option("-accel", accelerator);
         arguments.option("-cpu", processor).option("-smp", self.cpus.to_string());
         arguments.option("-m", self.memory.to_string()).option("-display", "none");
         arguments.option("-qmp", "stdio").option("-run-with", "exit-with-parent=on");
