@@ -111,7 +111,26 @@ fn read_line(from: &mut impl io::Read) -> io::Result<Option<Zeroizing<String>>> 
             Err(error) => return Err(error),
         }
     }
-    Ok(Some(Zeroizing::new(String::from_utf8_lossy(&line).trim().to_owned())))
+    Ok(Some(Zeroizing::new(typed(&String::from_utf8_lossy(&line)))))
+}
+
+/// What a person typed: without the sequences that arrow keys and a terminal's answers to systemd's questions leave in
+/// the input (ECMA-48, `ESC [ … letter`, `ESC O letter`), and without other control characters.
+fn typed(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        if character == '\x1b' {
+            match characters.next() {
+                Some('[') => _ = characters.find(|c| ('@'..='~').contains(c)),
+                Some('O') => _ = characters.next(),
+                _ => {}
+            }
+        } else if !character.is_control() {
+            out.push(character);
+        }
+    }
+    out.trim().to_owned()
 }
 
 #[cfg(test)]
@@ -127,6 +146,13 @@ mod tests {
         assert_eq!(next().as_deref(), Some("init"));
         assert_eq!(next().as_deref(), Some("last"));
         assert_eq!(next(), None);
+    }
+
+    #[test]
+    fn what_a_terminal_answers_is_not_what_a_person_typed() {
+        assert_eq!(typed("\x1b[24;80Rinit\x1b[A\x07"), "init");
+        assert_eq!(typed("\x1b[24;80"), "");
+        assert_eq!(typed("\x1bOPinit"), "init");
     }
 
     #[test]
