@@ -91,7 +91,7 @@ impl<'a> Executor<'a> {
         #[cfg(test)]
         self.batch.power().map_err(at("a step"))?;
         match step {
-            Step::Remove { path } => files::remove(&self.root.path(path)).map_err(at(path)),
+            Step::Remove { path, .. } => files::remove(&self.root.path(path)).map_err(at(path)),
             Step::Directory { path, mode } => self.directory(path, *mode),
             Step::Mode { path, mode } => files::set_mode(&self.root.path(path), *mode).map_err(at(path)),
             Step::Write { path, mode, contents, .. } => self.stage(path, contents.as_bytes(), *mode),

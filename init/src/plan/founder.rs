@@ -223,7 +223,8 @@ struct Found<'a> {
 impl Found<'_> {
     fn strays(&self) -> Vec<Step> {
         let paths = self.sight.present().filter(|path| path.ends_with(".kubeboot-new"));
-        paths.map(|path| Step::Remove { path: path.to_owned() }).collect()
+        let because = "left half written by a power cut";
+        paths.map(|path| Step::Remove { path: path.to_owned(), because: because.to_owned() }).collect()
     }
 
     fn directories(&self) -> Vec<Step> {
@@ -259,6 +260,11 @@ impl Found<'_> {
         let own = seed.is_some_and(|text| matches!(Token::parse(text), Ok(Token::Seed(_))));
         if !self.founder.seed_given && !own {
             steps.push(Step::Seed);
+        }
+        if self.founder.seed_given && self.sight.exists(paths::SEED) {
+            // Else it would be shown as the cluster's.
+            let because = "a seed was given since it was made".to_owned();
+            steps.push(Step::Remove { path: paths::SEED.to_owned(), because });
         }
         if state::file(self.sight, paths::IDENTITY_KEY).and_then(check::ed25519_public_half).is_err() {
             steps.push(Step::Identity);

@@ -23,10 +23,12 @@ pub use sight::{Entry, Sight};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "step", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Step {
-    /// Remove a file that a power cut left half written.
+    /// Remove a file that nothing refers to.
     Remove {
         /// The file.
         path: String,
+        /// Why.
+        because: String,
     },
     /// Make a directory, or give it its mode.
     Directory {
@@ -117,7 +119,8 @@ impl Step {
     /// Why it is done; empty for steps that need no reason.
     pub fn because(&self) -> &str {
         match self {
-            Step::Write { because, .. }
+            Step::Remove { because, .. }
+            | Step::Write { because, .. }
             | Step::Link { because, .. }
             | Step::Authority { because, .. }
             | Step::ServiceAccountKey { because }
@@ -125,7 +128,6 @@ impl Step {
             | Step::EncryptionKey { because }
             | Step::Issue { because, .. }
             | Step::Operator { because, .. } => because,
-            Step::Remove { .. } => "left half written by a power cut",
             Step::Directory { .. } | Step::Mode { .. } | Step::Seed | Step::Identity | Step::Cluster | Step::Flush => {
                 ""
             }
@@ -136,7 +138,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Step::Remove { path } => write!(f, "remove {path}"),
+            Step::Remove { path, .. } => write!(f, "remove {path}"),
             Step::Directory { path, mode } => write!(f, "directory {path}, mode {mode:04o}"),
             Step::Mode { path, mode } => write!(f, "mode {mode:04o} for {path}"),
             Step::Write { path, .. } => write!(f, "write {path}"),

@@ -299,6 +299,25 @@ fn settings_that_etcd_was_filled_under_are_never_frozen_anew() {
 }
 
 #[test]
+fn a_seed_that_is_given_after_an_interrupted_founding_is_the_clusters_only_one() {
+    let cut = (0..200).map(|operations| {
+        let (folder, root) = machine();
+        boot(&root, NOW, Some(operations));
+        (folder, root)
+    });
+    let mut half_founded = cut.filter(|(_, root)| root.path(paths::SEED).exists() && cluster_id(root).is_none());
+    let (_folder, root) = half_founded.next().expect("a moment with a seed and no cluster");
+    let given = Seed::new([7; 16]);
+    let founder = Founder { seed_given: true, ..founder() };
+    let steps = plan::plan(&founder, &look(&root, &founder), NOW).unwrap();
+    act(&root, &founder, &steps, Some(given.clone()), |_, _| {}).unwrap();
+    let record = Cluster::parse(&std::fs::read(root.path(paths::CLUSTER)).unwrap()).unwrap();
+    let expected = Cluster::unsigned([0; 16], NOW, &given.founding_key().public(), &[0; 32]);
+    assert_eq!(record.founding_key, expected.founding_key);
+    assert!(own_seed(&root).is_none());
+}
+
+#[test]
 fn a_key_that_others_could_read_gets_its_mode_back() {
     let (_folder, root) = machine();
     found(&root, NOW);
