@@ -78,6 +78,7 @@ impl<'a> Agent<'a> {
         due[3] = clock::monotonic() + RENEW;
         let mut backoff = wait::Backoff::new(RETRY_FIRST, RETRY_LAST);
         let mut started = false;
+        let mut said = String::new();
         loop {
             systemd::alive();
             let mut failed = None;
@@ -99,13 +100,18 @@ impl<'a> Agent<'a> {
                         started = true;
                     }
                     backoff.reset();
+                    said.clear();
                     let next = due.iter().min().copied().unwrap_or_default();
                     let pause = next.saturating_sub(clock::monotonic());
                     wait::pause_for(pause.clamp(RETRY_FIRST, TICK));
                 }
                 Some(error) => {
-                    systemd::status(&error);
-                    eprintln!("kubeboot: {error}");
+                    // An outage is said once, not at every attempt.
+                    if error != said {
+                        systemd::status(&error);
+                        eprintln!("kubeboot: {error}");
+                    }
+                    said = error;
                     backoff.pause();
                 }
             }

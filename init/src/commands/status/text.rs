@@ -109,10 +109,16 @@ fn certificate(listed: &Listed, now: u64) -> String {
     }
 }
 
-fn value(value: &Value) -> String {
-    match value {
+fn value(shown: &Value) -> String {
+    match shown {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
+        Value::Array(list) if list.is_empty() => "-".to_owned(),
+        Value::Array(list) => list.iter().map(value).collect::<Vec<_>>().join(", "),
+        Value::Object(map) if map.is_empty() => "-".to_owned(),
+        Value::Object(map) => {
+            map.iter().map(|(key, held)| format!("{key}={}", value(held))).collect::<Vec<_>>().join(", ")
+        }
         other => other.to_string(),
     }
 }
@@ -193,7 +199,14 @@ mod tests {
             gates: vec![verdict("api", true, "ready"), verdict("dns", false, "no ready endpoint")],
             certificates: vec![listed("kubernetes", 3650, true), listed("apiserver", 365, false)],
             now: NOW,
-            settings: vec![Setting { key: "role".into(), value: json!("init"), origin: "kernel command line".into() }],
+            settings: [
+                ("role", json!("init")),
+                ("join", json!([])),
+                ("addons", json!(["coredns"])),
+                ("name", json!(null)),
+            ]
+            .map(|(key, value)| Setting { key: key.into(), value, origin: "kernel command line".into() })
+            .into(),
             last_error: Some(json!({"command": "boot", "what": "a", "why": ["b", "c"], "fix": ["d"]})),
             problems: vec!["x is damaged".into()],
         };
