@@ -37,9 +37,9 @@ pub fn run(_: &Args) -> Exit {
             Answer::Nothing => {}
             Answer::Unknown => console.say(words::prompt_help),
             Answer::Init(token) => match init::found(&root, &mut console, token, &[]) {
-                // What was typed was wrong, and has been told: it can be typed again.
-                Exit::BadInput => {}
-                other => return other,
+                Exit::Success => return Exit::Success,
+                // What was wrong has been told: it can be put right, and tried again.
+                _ => {}
             },
         }
     }

@@ -80,7 +80,8 @@ impl Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
+        // What was typed has no lines: the file that keeps it is our own.
+        match self.line.filter(|_| self.source != Source::ByHand) {
             Some(line) => write!(f, "{} line {line}", self.source),
             None => write!(f, "{}", self.source),
         }
