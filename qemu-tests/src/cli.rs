@@ -1,5 +1,7 @@
 //! What `qemu-tests/run` was asked to do, and doing it.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
 use image_builder::cache::Cache;
@@ -33,6 +35,9 @@ pub struct Options {
     /// Only machines of this kind
     #[arg(long, value_enum)]
     backend: Option<Kind>,
+    /// Test this image (its folder in the cache) instead of building one
+    #[arg(long, value_name = "FOLDER")]
+    image: Option<PathBuf>,
     /// Only list the scenarios
     #[arg(long)]
     list: bool,
@@ -78,7 +83,7 @@ fn machines(options: &Options) -> Result<Count> {
     let seed = options.seed.map_or_else(fresh_seed, Ok)?;
     let jobs = jobs(options, seed)?;
     let cache = Cache::open()?;
-    let subject = subject::get(&cache)?;
+    let subject = subject::get(&cache, options.image.clone())?;
     let mut backends: Vec<Box<dyn Backend>> = Vec::new();
     // The quicker first: a scenario gets the first backend that offers what it needs.
     if options.backend != Some(Kind::Qemu) {
@@ -88,7 +93,7 @@ fn machines(options: &Options) -> Result<Count> {
     if options.backend != Some(Kind::Uml) {
         backends.push(Box::new(Qemu::new(&cache, subject.tools.clone(), subject.image.clone())?));
     }
-    let folder = cache.root().join("machines").join(std::process::id().to_string());
+    let folder = cache.root().join("scenarios").join(std::process::id().to_string());
     let lab = Lab::new(subject.image.disk(), backends, subject.kubectl, folder)?;
     let room = Room::of_host();
     println!("{} scenarios, seed {seed}, {} processors, {} MiB for machines", jobs.len(), room.processors, room.memory);

@@ -1,7 +1,7 @@
 //! Talking to a machine's API server with the kubectl of the release itself.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -107,6 +107,24 @@ impl Kubectl {
             Ok(output) => Look::NotYet(output),
             Err(error) => Look::NotYet(format!("{error:#}")),
         })
+    }
+
+    /// Writes what the cluster says of its nodes and pods to a file, for whoever looks into a failure.
+    pub fn describe(&self, log: &Path) {
+        let looks = [
+            &["get", "nodes", "-o", "wide"][..],
+            &["get", "pods", "-A", "-o", "wide"],
+            &["get", "events", "-A"],
+            &["describe", "nodes"],
+            &["describe", "pods", "-A"],
+        ];
+        let shown = looks.map(|look| {
+            let found = self.run(look).unwrap_or_else(|error| format!("{error:#}\n"));
+            format!("# kubectl {}\n{found}\n", look.join(" "))
+        });
+        if let Err(error) = std::fs::write(log, shown.concat()) {
+            eprintln!("can't write {}: {error}", log.display());
+        }
     }
 
     /// Forwards a port of the host to one of a pod until the result is dropped.

@@ -200,6 +200,8 @@ fn keep(folder: &Path, after: Duration) -> Result<PathBuf> {
         let path = entry.path();
         if path.is_dir() && entry.file_name().to_string_lossy().starts_with("boot-") {
             keep_boot(&path, &kept.join(entry.file_name()))?;
+        } else if path.extension().is_some_and(|end| end == "log") {
+            fs::copy(&path, kept.join(entry.file_name()))?;
         } else if path.extension().is_some_and(|end| end == "raw") {
             // A disk that has no /var yet has no journal either.
             let _ = keep_journal(&path, &kept);

@@ -48,7 +48,7 @@ pub const TO_READY: Duration = Duration::from_secs(600);
 /// How long an orderly stop may take.
 pub const TO_STOP: Duration = Duration::from_secs(180);
 /// How long something that kubeboot says early may take.
-pub const TO_SPEAK: Duration = Duration::from_secs(240);
+pub const TO_SPEAK: Duration = Duration::from_secs(300);
 
 /// Size of a machine's disk in MiB: the image, and room for `/var`.
 const DISK: u64 = 8192;
@@ -199,12 +199,12 @@ impl<'a> Stage<'a> {
             What::Operator { certificate, ca, .. } => Some(Grant { certificate: certificate.clone(), ca: ca.clone() }),
             _ => None,
         })?;
-        let (node, cluster) =
-            report::wait_for(machine.report(), "the node to be ready", TO_READY, |what| match what {
-                What::Ready { node, cluster, .. } => Some((node.clone(), cluster.clone())),
-                _ => None,
-            })?;
         let kubectl = self.kubectl(&*machine, &grant)?;
+        let ready = report::wait_for(machine.report(), "the node to be ready", TO_READY, |what| match what {
+            What::Ready { node, cluster, .. } => Some((node.clone(), cluster.clone())),
+            _ => None,
+        });
+        let (node, cluster) = ready.inspect_err(|_| kubectl.describe(&self.folder.join("cluster.log")))?;
         Ok(Founded { machine, kubectl, cluster, node })
     }
 

@@ -20,16 +20,19 @@ pub struct Subject {
     pub tools: Tools,
 }
 
-/// Builds the image and what goes with it, or finds them in the cache.
+/// Builds the image (unless one is given as its folder in the cache) and what goes with it, or finds them in the cache.
 ///
 /// # Errors
 /// Something can't be built.
-pub fn get(cache: &Cache) -> Result<Subject> {
+pub fn get(cache: &Cache, image: Option<PathBuf>) -> Result<Subject> {
     let mut progress = Progress::start();
     let tools = Tools::ensure(cache)?;
     progress.done("tools tree");
     let inputs = Inputs::default();
-    let image = image::of_release(cache, &tools, &inputs, Platform::Vm, false, &mut progress)?;
+    let image = match image {
+        Some(folder) => Image::at(folder),
+        None => image::of_release(cache, &tools, &inputs, Platform::Vm, false, &mut progress)?,
+    };
     let components = components(cache, &inputs.source)?;
     let kubectl = components.files.get("bin/kubectl").context("the components have no kubectl")?.clone();
     Ok(Subject { image, kubectl, tools })

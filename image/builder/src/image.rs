@@ -53,6 +53,12 @@ pub struct Image {
 }
 
 impl Image {
+    /// An image that was built before.
+    #[must_use]
+    pub fn at(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
     /// The whole disk: GPT with ESP, root and its hash tree. Raw, sparse.
     #[must_use]
     pub fn disk(&self) -> PathBuf {
