@@ -36,11 +36,12 @@ pub fn run(_: &Args) -> Exit {
         match answer(&line) {
             Answer::Nothing => {}
             Answer::Unknown => console.say(words::prompt_help),
-            Answer::Init(token) => match init::found(&root, &mut console, token, &[]) {
-                Exit::Success => return Exit::Success,
-                // What was wrong has been told: it can be put right, and tried again.
-                _ => {}
-            },
+            // What was wrong has been told: it can be put right, and tried again.
+            Answer::Init(token) => {
+                if init::found(&root, &mut console, token, &[]) == Exit::Success {
+                    return Exit::Success;
+                }
+            }
         }
     }
     Exit::NoRole
