@@ -135,13 +135,14 @@ fn write(root: &Root, gates: &[Verdict]) -> Result<(), String> {
         .map_err(|error| format!("can't write {}: {error}", paths::HEALTH))
 }
 
-/// The first gate that does not pass, and how many others.
+/// The first gate that was looked at and does not pass, and how many others.
 fn waiting(verdicts: &[Verdict]) -> String {
-    let mut failing = verdicts.iter().filter(|verdict| !verdict.pass);
-    match (failing.next(), failing.count()) {
+    let failing: Vec<&Verdict> = verdicts.iter().filter(|verdict| !verdict.pass).collect();
+    let looked_at = failing.iter().find(|verdict| verdict.observed != health::NOT_ASKED);
+    match (looked_at.or(failing.first()), failing.len()) {
         (None, _) => "every gate passes".to_owned(),
-        (Some(first), 0) => format!("{}: {}", first.gate, first.observed),
-        (Some(first), more) => format!("{}: {} (and {more} more gates)", first.gate, first.observed),
+        (Some(first), 1) => format!("{}: {}", first.gate, first.observed),
+        (Some(first), count) => format!("{}: {} (and {} more)", first.gate, first.observed, count - 1),
     }
 }
 
@@ -189,8 +190,10 @@ mod tests {
     #[test]
     fn the_first_gate_that_waits_is_named() {
         let verdicts = [verdict("api", true, "x"), verdict("kubelet", false, "not Ready"), verdict("dns", false, "y")];
-        assert_eq!(waiting(&verdicts), "kubelet: not Ready (and 1 more gates)");
+        assert_eq!(waiting(&verdicts), "kubelet: not Ready (and 1 more)");
         assert_eq!(waiting(&verdicts[..1]), "every gate passes");
+        let unasked = [verdict("etcd", false, health::NOT_ASKED), verdict("kubelet", false, "not Ready")];
+        assert_eq!(waiting(&unasked), "kubelet: not Ready (and 1 more)");
     }
 
     #[test]
