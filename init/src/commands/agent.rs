@@ -73,6 +73,12 @@ impl<'a> Agent<'a> {
 
     fn work(&mut self, report: &mut Report) -> String {
         self.await_api();
+        // What could only wait for the API server starts now.
+        if self.this.is_control_plane()
+            && let Err(error) = renewal::static_pods(self.root, &self.this)
+        {
+            return error;
+        }
         let mut due = DUTIES.map(|_| Duration::ZERO);
         // Boot has just looked at the certificates.
         due[3] = clock::monotonic() + RENEW;

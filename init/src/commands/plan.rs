@@ -63,7 +63,8 @@ fn made(root: &Root) -> Result<Option<Made>, Stop> {
     let founder = &situation.founder;
     let steps = plan::plan(founder, &founder::look(root, founder), clock::unix()).map_err(|why| Stop::damaged(&why))?;
     let site = situation.site(root, "");
-    let rendered = kubernetes::renders(&site).into_iter().map(|one| one.path).collect();
+    let renders = kubernetes::renders(&site).into_iter().chain(kubernetes::static_pods::later(&site));
+    let rendered = renders.map(|one| one.path).collect();
     Ok(Some((steps, rendered)))
 }
 

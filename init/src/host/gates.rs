@@ -35,7 +35,7 @@ impl Gates {
     pub fn new(root: &Root, this: &ThisNode) -> Result<Self, ApiError> {
         Ok(Gates {
             api: this.api(root)?,
-            expected: this.expected(root),
+            expected: this.expected(),
             dns: this.settings.cluster.service_cidr.nth(10),
             root: root.clone(),
             seen: Seen::default(),

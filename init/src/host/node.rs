@@ -6,6 +6,7 @@ use super::api::{Api, ApiError};
 use super::files;
 use super::root::Root;
 use crate::health::Expected;
+use crate::kubernetes::static_pods;
 use crate::paths;
 use crate::plan::record::{Cluster, Node};
 use crate::settings::frozen::Frozen;
@@ -64,18 +65,11 @@ impl ThisNode {
         self.settings.role != Some(Role::Worker)
     }
 
-    /// What its gates compare with. The static pods are those that were rendered at this boot.
-    pub fn expected(&self, root: &Root) -> Expected {
+    /// What its gates compare with.
+    pub fn expected(&self) -> Expected {
         let settings = &self.settings;
-        let manifests = files::list(&root.path(paths::MANIFESTS)).unwrap_or_default();
-        let mut static_pods: Vec<String> = manifests
-            .iter()
-            .filter(|path| {
-                path.extension().is_some_and(|extension| matches!(extension.to_str(), Some("yaml" | "json")))
-            })
-            .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
-            .collect();
-        static_pods.sort();
+        let static_pods =
+            if self.is_control_plane() { static_pods::NAMES.map(str::to_owned).into() } else { Vec::new() };
         let coredns = settings.addons.iter().any(|addon| addon == "coredns");
         Expected {
             node: self.node.name.clone(),

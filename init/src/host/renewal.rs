@@ -37,7 +37,7 @@ pub fn renew(root: &Root, this: &ThisNode) -> Result<Renewed, String> {
     };
     let mut words: Vec<String> =
         steps.iter().filter(|step| **step != Step::Flush).map(|step| format!("{step} ({})", step.because())).collect();
-    for path in restart_static_pods(root, this)? {
+    for path in static_pods(root, this)? {
         words.push(format!("{path} is rendered again: its pod starts anew with the new certificates"));
     }
     Ok(Renewed { words, operators })
@@ -48,7 +48,12 @@ pub fn as_founder(this: &ThisNode) -> Founder {
     Founder { settings: this.settings.clone(), node: this.node.clone(), seed_given: true, frozen: this.frozen.text() }
 }
 
-fn restart_static_pods(root: &Root, this: &ThisNode) -> Result<Vec<String>, String> {
+/// Renders every static pod, those that wait for the API server too, and returns the manifests that were written: the
+/// kubelet starts these pods, or starts them anew.
+///
+/// # Errors
+/// In words: the file, and what the system said.
+pub fn static_pods(root: &Root, this: &ThisNode) -> Result<Vec<String>, String> {
     let site = Site {
         settings: &this.settings,
         node: &this.node,
@@ -58,7 +63,8 @@ fn restart_static_pods(root: &Root, this: &ThisNode) -> Result<Vec<String>, Stri
         host_authorities: founder::host_authorities(root),
         inputs: founder::inputs(root),
     };
-    founder::render(root, &site, &static_pods::renders(&site))
+    let manifests = [static_pods::first(&site), static_pods::later(&site)].concat();
+    founder::render(root, &site, &manifests)
 }
 
 /// Whether the machine has name servers that CoreDNS can forward to.

@@ -79,14 +79,14 @@ pub fn directories(site: &Site<'_>) -> Vec<(String, u32)> {
     directories
 }
 
-/// Everything that is rendered at each boot of a control plane, in the order in which it is written: first what the
-/// container runtime needs to start, last what the kubelet acts on as soon as it is there.
+/// Everything that boot renders on a control plane, in the order in which it is written: first what the container
+/// runtime needs to start, last what the kubelet acts on as soon as it is there. The agent adds [`static_pods::later`].
 pub fn renders(site: &Site<'_>) -> Vec<Render> {
     let mut renders = runtime(site);
     renders.extend(policies::renders());
     renders.extend(network::renders(site));
     renders.extend(kubelet::renders(site));
-    renders.extend(static_pods::renders(site));
+    renders.extend(static_pods::first(site));
     renders
 }
 
@@ -165,7 +165,8 @@ mod tests {
     #[test]
     fn everything_that_a_founder_renders() {
         let (settings, node) = (sample::settings(), sample::node());
-        for render in renders(&sample::site(&settings, &node)) {
+        let site = sample::site(&settings, &node);
+        for render in renders(&site).into_iter().chain(static_pods::later(&site)) {
             let name = render.path.trim_start_matches('/').replace('/', "_");
             insta::assert_snapshot!(name, show(&[render]));
         }

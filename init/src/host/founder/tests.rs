@@ -334,7 +334,8 @@ fn rendering_twice_writes_nothing_the_second_time() {
     std::fs::create_dir_all(root.path(paths::MANIFESTS)).unwrap();
     let founder = founder();
     let site = || Site { inputs: inputs(&root), ..sample::site(&founder.settings, &founder.node) };
-    let all = |site: &Site<'_>| render(&root, site, &kubernetes::renders(site)).unwrap();
+    let all =
+        |site: &Site<'_>| render(&root, site, &[kubernetes::renders(site), static_pods::later(site)].concat()).unwrap();
     assert!(!all(&site()).is_empty());
     assert_eq!(all(&site()), [] as [String; 0]);
     // A renewed certificate that a pod reads only when it starts changes that pod's manifest alone.

@@ -31,7 +31,6 @@ pub(super) fn pod(site: &Site<'_>) -> Pod {
         port: API_PORT,
         probes: Probes { host: address.to_string(), scheme: "HTTPS", live: "/livez", ready: Some("/readyz") },
         mounts,
-        waits_for_api: false,
         environment: proxy_environment(site),
     }
 }

@@ -28,7 +28,6 @@ pub(super) fn pod(site: &Site<'_>) -> Pod {
         port: 10257,
         probes: Probes { host: "127.0.0.1".to_owned(), scheme: "HTTPS", live: "/healthz", ready: None },
         mounts,
-        waits_for_api: true,
         environment: proxy_environment(site),
     }
 }

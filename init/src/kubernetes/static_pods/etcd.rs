@@ -50,7 +50,6 @@ pub(super) fn pod(site: &Site<'_>) -> Pod {
             Mount::directory("etcd-certs", "/etc/kubernetes/pki/etcd"),
             Mount::directory("etcd-data", paths::ETCD_DATA).writable(),
         ],
-        waits_for_api: false,
         environment: Vec::new(),
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! What differs from kubeadm, and why: the image is ours and holds nothing, the program comes from the seat through a
 //! read-only mount; probes ask sooner, since they are what a Ready node waits for; containers have no capability and
-//! a read-only root.
+//! a read-only root. And the manifests come in two parts: controller-manager and scheduler could only crash, or wait,
+//! before there is an API server, and either takes the CPU that it needs to start.
 
 mod apiserver;
 mod controller_manager;
@@ -18,19 +19,18 @@ use crate::paths;
 /// The pods' names, in the order in which they need each other.
 pub const NAMES: [&str; 4] = [etcd::NAME, apiserver::NAME, controller_manager::NAME, scheduler::NAME];
 
-/// The manifests, in that order.
-pub fn renders(site: &Site<'_>) -> Vec<Render> {
-    let pods = [
-        (etcd::NAME, etcd::pod(site)),
-        (apiserver::NAME, apiserver::pod(site)),
-        (controller_manager::NAME, controller_manager::pod(site)),
-        (scheduler::NAME, scheduler::pod(site)),
-    ];
-    pods.into_iter()
-        .map(|(name, pod)| {
-            Render::private(format!("{}/{name}.yaml", paths::MANIFESTS), yaml::text(&pod.manifest(site)))
-        })
-        .collect()
+/// The manifests that boot renders: what the API server is made of.
+pub fn first(site: &Site<'_>) -> Vec<Render> {
+    vec![render(site, &etcd::pod(site)), render(site, &apiserver::pod(site))]
+}
+
+/// The manifests that the agent renders when the local API server is ready.
+pub fn later(site: &Site<'_>) -> Vec<Render> {
+    vec![render(site, &controller_manager::pod(site)), render(site, &scheduler::pod(site))]
+}
+
+fn render(site: &Site<'_>, pod: &Pod) -> Render {
+    Render::private(format!("{}/{}.yaml", paths::MANIFESTS, pod.name), yaml::text(&pod.manifest(site)))
 }
 
 /// For each pod the files that it reads only when it starts: when one is renewed, the pod has to start anew.
@@ -53,9 +53,6 @@ struct Pod {
     port: u16,
     probes: Probes,
     mounts: Vec<Mount>,
-    /// Holds the container back until the local API server is ready, lest it crash and start again and take the CPU
-    /// that the API server needs.
-    waits_for_api: bool,
     environment: Vec<(&'static str, String)>,
 }
 
@@ -90,7 +87,6 @@ impl Mount {
 }
 
 const SEAT: Mount = Mount { name: "kubeboot-slot", path: paths::SEAT, kind: "Directory", writable: false };
-const CA: Mount = Mount { name: "ca", path: "/etc/kubernetes/pki/ca.crt", kind: "File", writable: false };
 
 /// How long a component may take to start before it is started anew: seconds, one probe each two.
 const START: u32 = 600;
@@ -102,11 +98,8 @@ impl Pod {
         if let Some(digest) = site.inputs.get(self.name) {
             annotations.insert("kubeboot.local/inputs".to_owned(), json!(digest));
         }
-        let mut mounts: Vec<&Mount> = self.mounts.iter().chain([&SEAT]).collect();
-        if self.waits_for_api && !mounts.iter().any(|mount| CA.path.starts_with(mount.path)) {
-            mounts.push(&CA);
-        }
-        let mut spec = json!({
+        let mounts: Vec<&Mount> = self.mounts.iter().chain([&SEAT]).collect();
+        let spec = json!({
             "containers": [self.container(&mounts)],
             "hostNetwork": true,
             "priority": 2_000_001_000,
@@ -117,9 +110,6 @@ impl Pod {
                 "hostPath": {"path": mount.path, "type": mount.kind},
             })).collect::<Vec<_>>(),
         });
-        if self.waits_for_api {
-            spec["initContainers"] = json!([wait_for_api(site, &mounts)]);
-        }
         json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -149,7 +139,11 @@ impl Pod {
             "command": program.into_iter().chain(flags).collect::<Vec<_>>(),
             "ports": [{"name": "probe-port", "containerPort": self.port, "protocol": "TCP"}],
             "resources": {"requests": requests},
-            "securityContext": locked_down(),
+            "securityContext": {
+                "allowPrivilegeEscalation": false,
+                "capabilities": {"drop": ["ALL"]},
+                "readOnlyRootFilesystem": true,
+            },
             "startupProbe": self.probes.probe(self.probes.live, 2, START / 2),
             "livenessProbe": self.probes.probe(self.probes.live, 10, 8),
             "volumeMounts": mounts.iter().map(|mount| mount.inside()).collect::<Vec<_>>(),
@@ -180,29 +174,6 @@ impl Mount {
     fn inside(&self) -> Value {
         json!({"name": self.name, "mountPath": self.path, "readOnly": !self.writable})
     }
-}
-
-fn locked_down() -> Value {
-    json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true})
-}
-
-/// An init container that ends when the local API server is ready. There is no shell in our image: kubeboot asks.
-fn wait_for_api(site: &Site<'_>, mounts: &[&Mount]) -> Value {
-    let needed = |mount: &&&Mount| mount.name == SEAT.name || CA.path.starts_with(mount.path);
-    json!({
-        "name": "wait-readyz",
-        "image": IMAGE,
-        "imagePullPolicy": "Never",
-        "command": [
-            format!("{}/bin/kubeboot", paths::SEAT),
-            "wait-readyz",
-            format!("--ca={}", CA.path),
-            super::server(site.node.address),
-        ],
-        "resources": {"requests": {"cpu": "10m"}},
-        "securityContext": locked_down(),
-        "volumeMounts": mounts.iter().filter(needed).map(|mount| mount.inside()).collect::<Vec<_>>(),
-    })
 }
 
 /// The proxy variables that kubeadm hands on to its static pods.
