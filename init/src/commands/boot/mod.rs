@@ -60,10 +60,10 @@ fn boot(root: &Root, told: &mut Told) -> Result<Exit, Stop> {
         told.note(&format!("the kernel does not take the host name {}: {error}", situation.founder.node.name));
     }
     let _lock = founder::lock(root).map_err(|error| failed(&format!("lock the node's files: {error}")))?;
-    // containerd needs no certificate: it starts while they are made.
+    // Neither containerd nor the local image needs a certificate: both come up while they are made.
     let site = situation.site(root, "");
     founder::render(root, &site, &kubernetes::runtime(&site)).map_err(|error| failed(&error))?;
-    start(told, "containerd.service");
+    start(told, "kubeboot-images.service");
     act(root, told, &mut situation)?;
     render(root, told, &situation)?;
     leave_settings(root, settings)?;
