@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use image_builder::cache::Cache;
 use image_builder::host;
@@ -15,7 +15,7 @@ use crate::runner::{self, Count, Job, Room};
 use crate::scenario::Scenario;
 use crate::scenarios::{self, POWER_CUT};
 use crate::uml::{self, Uml};
-use crate::{fast, subject};
+use crate::{benchmark, fast, subject};
 
 /// Tests kubeboot: the code, and the image on real machines
 #[derive(Debug, Parser)]
@@ -38,6 +38,9 @@ pub struct Options {
     /// Test this image (its folder in the cache) instead of building one
     #[arg(long, value_name = "FOLDER")]
     image: Option<PathBuf>,
+    /// Measure instead of testing
+    #[arg(long, value_enum, conflicts_with_all = ["fast", "long", "only"])]
+    bench: Option<Bench>,
     /// Only list the scenarios
     #[arg(long)]
     list: bool,
@@ -50,6 +53,13 @@ enum Kind {
     Qemu,
     /// User-mode Linux: quick, several at once
     Uml,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Bench {
+    /// Boot to Ready, divided by the floor of bare processes
+    Ready,
 }
 
 /// How many power cuts a run makes, and how many with `--long`.
@@ -66,6 +76,13 @@ pub fn run(options: &Options) -> Result<bool> {
         }
         return Ok(true);
     }
+    if let Some(Bench::Ready) = options.bench {
+        let seed = options.seed.map_or_else(fresh_seed, Ok)?;
+        let lab = lab(options)?;
+        let backend = lab.backends.first().context("no backend may be used")?;
+        benchmark::ready(&lab, &**backend, seed)?;
+        return Ok(true);
+    }
     let mut count = Count::default();
     if options.only.is_none() {
         count += fast::run();
@@ -78,10 +95,18 @@ pub fn run(options: &Options) -> Result<bool> {
 }
 
 fn machines(options: &Options) -> Result<Count> {
-    host::require_root("run machines on networks of their own")?;
-    host::host_packages(&["curl", "fdisk", "iproute2", "util-linux"])?;
     let seed = options.seed.map_or_else(fresh_seed, Ok)?;
     let jobs = jobs(options, seed)?;
+    let lab = lab(options)?;
+    let room = Room::of_host();
+    println!("{} scenarios, seed {seed}, {} processors, {} MiB for machines", jobs.len(), room.processors, room.memory);
+    Ok(runner::run(&lab, jobs, room))
+}
+
+/// Everything that machines need.
+fn lab(options: &Options) -> Result<Lab> {
+    host::require_root("run machines on networks of their own")?;
+    host::host_packages(&["curl", "fdisk", "iproute2", "util-linux"])?;
     let cache = Cache::open()?;
     let subject = subject::get(&cache, options.image.clone())?;
     let mut backends: Vec<Box<dyn Backend>> = Vec::new();
@@ -94,10 +119,7 @@ fn machines(options: &Options) -> Result<Count> {
         backends.push(Box::new(Qemu::new(&cache, subject.tools.clone(), subject.image.clone())?));
     }
     let folder = cache.root().join("scenarios").join(std::process::id().to_string());
-    let lab = Lab::new(subject.image.disk(), backends, subject.kubectl, folder)?;
-    let room = Room::of_host();
-    println!("{} scenarios, seed {seed}, {} processors, {} MiB for machines", jobs.len(), room.processors, room.memory);
-    Ok(runner::run(&lab, jobs, room))
+    Lab::new(subject.image.disk(), backends, subject.kubectl, folder)
 }
 
 /// The scenarios to run, each with its seed. A seed that was given is used as it is, so that a failure repeats.

@@ -21,6 +21,8 @@ pub struct Kubectl {
     pub config: PathBuf,
     /// The network namespace to be in, if not the host's own.
     pub namespace: Option<String>,
+    /// The API server's URL, where it is not the kubeconfig's.
+    pub server: Option<String>,
 }
 
 /// How often a condition in the cluster is looked at: kubectl itself takes a fifth of a second of CPU.
@@ -31,7 +33,11 @@ impl Kubectl {
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = within(self.namespace.as_deref(), &self.program.to_string_lossy());
-        command.arg("--kubeconfig").arg(&self.config).arg("--request-timeout=20s").args(arguments);
+        command.arg("--kubeconfig").arg(&self.config).arg("--request-timeout=20s");
+        if let Some(server) = &self.server {
+            command.args(["--server", server]);
+        }
+        command.args(arguments);
         // No cache of API discovery in the home of whoever runs the tests.
         command.env("KUBECACHEDIR", self.config.with_extension("cache"));
         command

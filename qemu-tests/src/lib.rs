@@ -10,6 +10,7 @@
 )]
 
 pub mod apt;
+pub mod benchmark;
 pub mod cli;
 pub mod command;
 pub mod disk;

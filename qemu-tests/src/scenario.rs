@@ -71,12 +71,6 @@ pub struct Stage<'a> {
     boots: u32,
 }
 
-/// What a machine says of an operator: public data.
-struct Grant {
-    certificate: String,
-    ca: String,
-}
-
 /// A machine whose cluster answers.
 pub struct Founded {
     /// The machine.
@@ -195,11 +189,7 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// It reports an error, stops, or takes too long.
     pub fn ready(&self, machine: Box<dyn Machine>) -> Result<Founded> {
-        let grant = report::wait_for(machine.report(), "an operator's certificate", TO_READY, |what| match what {
-            What::Operator { certificate, ca, .. } => Some(Grant { certificate: certificate.clone(), ca: ca.clone() }),
-            _ => None,
-        })?;
-        let kubectl = self.kubectl(&*machine, &grant)?;
+        let kubectl = self.granted(&*machine)?;
         let ready = report::wait_for(machine.report(), "the node to be ready", TO_READY, |what| match what {
             What::Ready { node, cluster, .. } => Some((node.clone(), cluster.clone())),
             _ => None,
@@ -208,11 +198,20 @@ impl<'a> Stage<'a> {
         Ok(Founded { machine, kubectl, cluster, node })
     }
 
-    fn kubectl(&self, machine: &dyn Machine, grant: &Grant) -> Result<Kubectl> {
+    /// Waits for the operator's certificate, and sets up kubectl with it.
+    ///
+    /// # Errors
+    /// The machine reports an error, stops, or takes too long.
+    pub fn granted(&self, machine: &dyn Machine) -> Result<Kubectl> {
+        let (certificate, ca) =
+            report::wait_for(machine.report(), "an operator's certificate", TO_READY, |what| match what {
+                What::Operator { certificate, ca, .. } => Some((certificate.clone(), ca.clone())),
+                _ => None,
+            })?;
         let reach = machine.api();
         let config = self.folder.join(format!("kubeconfig-{}", self.boots));
-        secret_file(&config, &self.lab.operator.kubeconfig(&reach.url, &grant.ca, &grant.certificate))?;
-        Ok(Kubectl { program: self.lab.kubectl.clone(), config, namespace: reach.namespace })
+        secret_file(&config, &self.lab.operator.kubeconfig(&reach.url, &ca, &certificate))?;
+        Ok(Kubectl { program: self.lab.kubectl.clone(), config, namespace: reach.namespace, server: None })
     }
 }
 

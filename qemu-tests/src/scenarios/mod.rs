@@ -13,6 +13,7 @@ mod reset;
 mod workload;
 
 pub use power_cut::POWER_CUT;
+pub use workload::on_node;
 
 /// Every scenario, those that take longest first, so that a parallel run ends early.
 #[must_use]

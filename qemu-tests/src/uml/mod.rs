@@ -51,8 +51,12 @@ impl Backend for Uml {
         ensure!(spec.start == Start::Kernel, "user-mode Linux has no firmware to start {} from", spec.name);
         // A folder with a short name: the path of a socket has at most 108 bytes.
         let sockets = tempfile::tempdir().context("can't make a folder for the control socket")?;
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", network.namespace()]).arg(&self.program).args(self.arguments(spec)?);
+        // The machine goes when this process does, however it ends.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "ip", "netns", "exec", network.namespace()])
+            .arg(&self.program)
+            .args(self.arguments(spec)?);
         if spec.connected {
             let tap = network.tap(spec.number)?;
             let hardware = Network::hardware_address(spec.number);
