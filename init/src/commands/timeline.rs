@@ -33,7 +33,7 @@ const UNITS: [&str; 14] = [
 #[command(after_help = "Examples:\n  kubeboot timeline\n  kubeboot timeline --output svg > boot.svg")]
 pub struct Args {
     /// How to show it
-    #[arg(long, value_enum, default_value_t = Form::Table)]
+    #[arg(long, short, value_enum, default_value_t = Form::Table)]
     output: Form,
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
+use super::systemd;
 use crate::certificates::approval::{self, Ruling};
 use crate::kubernetes::addons::{self, AddOn, inventory};
 
@@ -31,10 +32,13 @@ pub fn add_ons(api: &Api, wanted: &[AddOn]) -> Result<Applied, ApiError> {
         api.apply(&inventory::config_map(&with_old))?;
     }
     for object in wanted.iter().flat_map(inventory::labelled) {
+        // Each call is bounded; all of them together may take longer than the watchdog allows.
+        systemd::alive();
         api.apply(&object)?;
         done.applied += 1;
     }
     for (addon, reference) in inventory::dropped(&with_old, &target) {
+        systemd::alive();
         let path = match api.path_of(&reference.object()) {
             // Its kind went with its CustomResourceDefinition, and it with its kind.
             Err(error) if error.status() == Some(404) => continue,

@@ -103,8 +103,11 @@ pub enum Outcome {
 }
 
 impl Event {
-    /// Makes an event; `t` is rounded to the millisecond.
-    pub fn at(t: std::time::Duration, what: What) -> Self {
+    /// Makes an event; `t` is rounded to the millisecond, a step's length to the microsecond.
+    pub fn at(t: std::time::Duration, mut what: What) -> Self {
+        if let What::Step { seconds, .. } = &mut what {
+            *seconds = (*seconds * 1e6).round() / 1e6;
+        }
         Event { t: (t.as_secs_f64() * 1000.0).round() / 1000.0, what }
     }
 
