@@ -7,6 +7,9 @@ use super::{Render, Site, yaml};
 use crate::certificates::profile::KUBELET_SERVING;
 use crate::paths;
 
+/// Where FlexVolume plugins may be put: the default lies on the read-only root.
+pub const VOLUME_PLUGINS: &str = "/var/lib/kubelet/volume-plugins";
+
 /// The files.
 pub fn renders(site: &Site<'_>) -> Vec<Render> {
     vec![
@@ -68,8 +71,7 @@ fn config(site: &Site<'_>) -> Value {
         "failSwapOn": true,
         // kube-proxy and flannel use nftables; there are no iptables rules to keep up.
         "makeIPTablesUtilChains": false,
-        // Its default lies on the read-only root.
-        "volumePluginDir": "/var/lib/kubelet/volume-plugins",
+        "volumePluginDir": VOLUME_PLUGINS,
         "registerWithTaints": taints(site),
         "shutdownGracePeriod": "30s",
         "shutdownGracePeriodCriticalPods": "10s",

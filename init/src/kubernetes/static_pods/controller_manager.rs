@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::{Mount, Pod, Probes, proxy_environment};
 use crate::certificates::DAY;
 use crate::kubernetes::Site;
+use crate::kubernetes::kubelet::VOLUME_PLUGINS;
 use crate::settings::Cidr;
 
 pub(super) const NAME: &str = "kube-controller-manager";
@@ -15,7 +16,11 @@ const KUBECONFIG: &str = "/etc/kubernetes/controller-manager.conf";
 pub(super) const INPUTS: &[&str] = &[KUBECONFIG];
 
 pub(super) fn pod(site: &Site<'_>) -> Pod {
-    let mut mounts = vec![Mount::directory("k8s-certs", "/etc/kubernetes/pki"), Mount::file("kubeconfig", KUBECONFIG)];
+    let mut mounts = vec![
+        Mount::directory("k8s-certs", "/etc/kubernetes/pki"),
+        Mount::file("kubeconfig", KUBECONFIG),
+        Mount { kind: "DirectoryOrCreate", ..Mount::directory("flexvolume-dir", VOLUME_PLUGINS) },
+    ];
     if site.host_authorities {
         mounts.push(Mount::directory("ca-certs", "/etc/ssl/certs"));
     }
@@ -53,6 +58,11 @@ fn flags(site: &Site<'_>) -> Vec<(&'static str, String)> {
         ("cluster-signing-kubelet-serving-key-file", pki("kubelet-serving-ca.key")),
         // Its approver checks no names: the agent approves.
         ("controllers", "*,-certificatesigningrequest-approving-controller".to_owned()),
+        ("flex-volume-plugin-dir", VOLUME_PLUGINS.to_owned()),
+        // Each of its fifty controllers asks for a ServiceAccount and a token before the first one starts; at the
+        // default of 20 requests a second a new node waits ten seconds for its block of addresses.
+        ("kube-api-burst", "400".to_owned()),
+        ("kube-api-qps", "200".to_owned()),
         ("kubeconfig", KUBECONFIG.to_owned()),
         ("leader-elect", "true".to_owned()),
         ("profiling", "false".to_owned()),
