@@ -6,7 +6,7 @@
 use std::io;
 
 use crate::exit::Exit;
-use crate::host::console::Console;
+use crate::host::console::{self, Console};
 use crate::host::root::Root;
 use crate::host::{clock, files, mounts};
 use crate::paths;
@@ -68,6 +68,9 @@ pub fn run(args: &Args) -> Exit {
 }
 
 fn confirmed(root: &Root) -> Result<bool, String> {
+    if !console::is_interactive() {
+        return Err("expected a terminal to ask on, found none".to_owned());
+    }
     println!(
         "This returns the machine to its first boot. It removes, at the next start:\n  the cluster's keys and \
          identity, etcd's data, the kubelet's and containerd's data, staged releases, and this\n  machine's id. On the \

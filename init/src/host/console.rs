@@ -21,6 +21,11 @@ pub struct Console {
     terminal: bool,
 }
 
+/// Whether a person types at this process's standard input.
+pub fn is_interactive() -> bool {
+    io::stdin().is_terminal()
+}
+
 impl Console {
     /// Opens the console. Never fails: a boot must not stop because nobody can be told of it.
     pub fn open(root: &Root) -> Self {
