@@ -81,6 +81,7 @@ impl Backend for Qemu {
             network,
             volumes: spec.volumes.iter().map(|volume| drive(&volume.path, !volume.writable)).collect(),
             folder: spec.folder.clone(),
+            terminal: false,
             // A reboot ends the process; the test starts it again, maybe with other words.
             extra: vec!["-no-reboot".into()],
         };

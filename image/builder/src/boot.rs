@@ -115,7 +115,7 @@ pub fn boot(cache: &Cache, tools: &Tools, image: &Image, options: &Options, mut 
     progress.done(&format!("machine laid out ({accelerator:?}, {} MiB, {} CPUs)", options.memory, options.cpus));
     let started = Instant::now();
     let mut running = machine.start(tools)?;
-    eprintln!("       console: {}", running.console().display());
+    eprintln!("       console: {} (to type on it: screen {}/console)", running.console().display(), folder.display());
     let server = format!("https://127.0.0.1:{port}");
     let mut wait = Wait { follower: Follower::new(&running.report()), last_error: None, kubeconfig: None };
     let deadline = started + Duration::from_secs(options.timeout);
@@ -335,6 +335,7 @@ fn machine(
         network: Network::User { forwards: vec![(port, 6443)] },
         volumes: Vec::new(),
         folder: folder.to_path_buf(),
+        terminal: true,
         extra: Vec::new(),
     })
 }

@@ -104,6 +104,9 @@ pub struct Machine {
     /// A folder for what the machine leaves: `console.log` (first serial port), `report.jsonl` (second), `qemu.log`,
     /// and the credentials' files while it runs. Made by the caller.
     pub folder: PathBuf,
+    /// Whether somebody may type on the console: then `console` in the folder is a terminal device, and its log is
+    /// written as ever.
+    pub terminal: bool,
     /// Further arguments for QEMU.
     pub extra: Vec<String>,
 }
@@ -181,10 +184,14 @@ impl Machine {
         arguments.option("-qmp", "stdio").option("-run-with", "exit-with-parent=on");
         arguments.option("-device", "virtio-rng-pci").option("-device", "i6300esb").option("-action", "watchdog=reset");
         let folder = escape(&self.folder.display().to_string());
-        for (id, name) in [("console", "console.log"), ("report", "report.jsonl")] {
-            arguments.option("-chardev", format!("file,id={id},path={folder}/{name},append=on"));
-            arguments.option("-serial", format!("chardev:{id}"));
-        }
+        let console = if self.terminal {
+            format!("pty,id=console,path={folder}/console,logfile={folder}/console.log,logappend=on")
+        } else {
+            format!("file,id=console,path={folder}/console.log,append=on")
+        };
+        arguments.option("-chardev", console).option("-serial", "chardev:console");
+        arguments.option("-chardev", format!("file,id=report,path={folder}/report.jsonl,append=on"));
+        arguments.option("-serial", "chardev:report");
     }
 
     fn start_arguments(&self, tools: &Tools, arguments: &mut Arguments) -> Result<()> {
