@@ -1,6 +1,6 @@
 //! What several files of the image say alike: partitions, units, profiles. Each is written where its reader looks for
 //! it, so that they must be held together here.
-#![allow(clippy::disallowed_methods, reason = "tests read the repository")]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests read the repository")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
