@@ -119,7 +119,7 @@ fn lab(options: &Options) -> Result<Lab> {
         backends.push(Box::new(Qemu::new(&cache, subject.tools.clone(), subject.image.clone())?));
     }
     let folder = cache.root().join("scenarios").join(std::process::id().to_string());
-    Lab::new(subject.image.disk(), backends, subject.kubectl, folder)
+    Lab::new(subject.image.disk(), backends, &subject.kube, folder)
 }
 
 /// The scenarios to run, each with its seed. A seed that was given is used as it is, so that a failure repeats.

@@ -1,5 +1,6 @@
 //! What all scenarios of a run share: the image, the backends, the operator, and a founded machine's disk.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -25,12 +26,14 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A lab whose folder is made.
+    /// A lab whose folder is made. `kube` is the program that is kubectl when it is called so.
     ///
     /// # Errors
     /// The folder or the operator's key can't be made.
-    pub fn new(image: PathBuf, backends: Vec<Box<dyn Backend>>, kubectl: PathBuf, folder: PathBuf) -> Result<Self> {
+    pub fn new(image: PathBuf, backends: Vec<Box<dyn Backend>>, kube: &Path, folder: PathBuf) -> Result<Self> {
         std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+        let kubectl = folder.join("kubectl");
+        symlink(kube, &kubectl).with_context(|| format!("can't make {}", kubectl.display()))?;
         Ok(Self { image, backends, operator: Operator::generate()?, kubectl, folder, ready: Mutex::new(None) })
     }
 

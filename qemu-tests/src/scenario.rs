@@ -51,7 +51,7 @@ pub const TO_STOP: Duration = Duration::from_secs(180);
 pub const TO_SPEAK: Duration = Duration::from_secs(300);
 
 /// Size of a machine's disk in MiB: the image, and room for `/var`.
-const DISK: u64 = 8192;
+const DISK: u64 = 6144;
 /// Room for `/var` in MiB on a disk that is too small.
 const SMALL: u64 = 512;
 

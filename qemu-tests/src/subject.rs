@@ -14,8 +14,8 @@ use image_builder::tools::Tools;
 pub struct Subject {
     /// The image.
     pub image: Image,
-    /// kubectl.
-    pub kubectl: PathBuf,
+    /// The program that is kubectl when it is called so.
+    pub kube: PathBuf,
     /// QEMU and more.
     pub tools: Tools,
 }
@@ -34,6 +34,6 @@ pub fn get(cache: &Cache, image: Option<PathBuf>) -> Result<Subject> {
         None => image::of_release(cache, &tools, &inputs, Platform::Vm, false, &mut progress)?,
     };
     let components = components(cache, &inputs.source)?;
-    let kubectl = components.files.get("bin/kubectl").context("the components have no kubectl")?.clone();
-    Ok(Subject { image, kubectl, tools })
+    let kube = components.files.get("bin/kubectl").context("the components have no kubectl")?.clone();
+    Ok(Subject { image, kube, tools })
 }

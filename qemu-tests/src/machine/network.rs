@@ -26,6 +26,7 @@ impl Network {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let namespace = format!("kubeboot-{}-{count}", std::process::id());
         let network = Self { namespace };
+        sweep();
         ip(&["netns", "add", &network.namespace]).context("a test's network needs root and iproute2")?;
         network.ip(&["link", "set", "lo", "up"])?;
         network.ip(&["link", "add", BRIDGE, "type", "bridge"])?;
@@ -75,6 +76,18 @@ impl Drop for Network {
     fn drop(&mut self) {
         // Nothing to be done about a failure here; the name holds our process id, so it is never met again.
         let _ = ip(&["netns", "delete", &self.namespace]);
+    }
+}
+
+/// Removes the namespaces of processes that ended without removing theirs.
+fn sweep() {
+    let listed = image_builder::command::output(Command::new("ip").args(["netns", "list"]), "list namespaces");
+    for name in listed.unwrap_or_default().lines().filter_map(|line| line.split_whitespace().next()) {
+        let owner = name.strip_prefix("kubeboot-").and_then(|rest| rest.split('-').next());
+        if owner.is_some_and(|owner| !std::path::Path::new("/proc").join(owner).exists()) {
+            // Another run may have been quicker.
+            let _ = ip(&["netns", "delete", name]);
+        }
     }
 }
 
