@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use image_builder::cache::Cache;
+use image_builder::tools::Tools;
 use image_builder::{command, repository};
 
 use crate::runner::Count;
@@ -28,7 +29,8 @@ pub fn understood() -> Result<Count> {
         fs::copy(unit, folder.join(unit.file_name().context("a unit without a name")?))?;
     }
     let names = units.iter().filter_map(|unit| unit.file_name());
-    let mut verify = Command::new("systemd-analyze");
+    // The tools tree's: this host's systemd may be older than the image's and not know a setting.
+    let mut verify = Tools::ensure(&Cache::open()?)?.command("systemd-analyze")?;
     verify
         .args(["verify", "--man=no", "--generators=no", "--recursive-errors=no", "--root"])
         .arg(root.path())
