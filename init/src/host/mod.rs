@@ -29,4 +29,3 @@ pub mod seat;
 pub mod sources;
 pub mod systemd;
 pub mod wait;
-pub mod warm;

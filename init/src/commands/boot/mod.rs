@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::exit::Exit;
 use crate::host::founder::{self, own_seed};
 use crate::host::root::Root;
-use crate::host::{clock, files, mounts, node, os, report::Report, systemd, warm};
+use crate::host::{clock, files, mounts, node, os, report::Report, systemd};
 use crate::kubernetes::{self, Site};
 use crate::paths;
 use crate::plan::record::Cluster;
@@ -38,7 +38,6 @@ pub fn run(_: &Args) -> Exit {
 }
 
 fn boot(root: &Root, told: &mut Told) -> Result<Exit, Stop> {
-    warm::start(root);
     let force = in_force(root, told)?;
     let settings = &force.settings;
     if let Some(device) = &settings.report
