@@ -75,6 +75,19 @@ impl Var {
         self.mount.join(below.strip_prefix("var/").unwrap_or(below))
     }
 
+    /// Takes all its room but so many MiB.
+    ///
+    /// # Errors
+    /// There is less room than that already, or the file can't be made.
+    pub fn fill(&self, leave: u64) -> Result<()> {
+        let state = nix::sys::statvfs::statvfs(&self.mount).context("can't ask how full /var is")?;
+        let free = state.blocks_available() * state.fragment_size();
+        ensure!(free > leave << 20, "/var has only {free} bytes left");
+        let length = free - (leave << 20);
+        let mut fill = Command::new("fallocate");
+        run(fill.args(["-l", &length.to_string()]).arg(self.mount.join("filler")), "fill /var")
+    }
+
     /// What is below a folder: for each path (relative) its mode, owner, and contents' digest or link's target.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use crate::lab::Lab;
 use crate::machine::network::Network;
 use crate::machine::{Backend, Machine, Spec, Start, Volume, report};
 use crate::random::Random;
+use crate::transcript::last_lines;
 use crate::{disk, oci, volumes};
 
 /// One thing that must be true, shown on real machines.
@@ -52,8 +53,6 @@ pub const TO_SPEAK: Duration = Duration::from_secs(300);
 
 /// Size of a machine's disk in MiB: the image, and room for `/var`.
 const DISK: u64 = 6144;
-/// Room for `/var` in MiB on a disk that is too small.
-const SMALL: u64 = 512;
 
 /// Where one run of one scenario takes place.
 pub struct Stage<'a> {
@@ -101,17 +100,6 @@ impl<'a> Stage<'a> {
     pub fn new_disk(&self) -> Result<PathBuf> {
         let disk = self.folder.join("new.raw");
         disk::fresh(&self.lab.image, &disk, DISK)?;
-        Ok(disk)
-    }
-
-    /// A disk that was never started and has hardly any room for `/var`.
-    ///
-    /// # Errors
-    /// The image can't be copied.
-    pub fn new_small_disk(&self) -> Result<PathBuf> {
-        let disk = self.folder.join("small.raw");
-        let image = fs::metadata(&self.lab.image).context("can't look at the image")?.len() >> 20;
-        disk::fresh(&self.lab.image, &disk, image + SMALL)?;
         Ok(disk)
     }
 
@@ -227,10 +215,10 @@ pub fn stop(machine: &mut dyn Machine) -> Result<()> {
 /// Checks that a text on a console has each of these parts.
 ///
 /// # Errors
-/// One is missing; the message shows the text.
+/// One is missing; the message shows the end of the text.
 pub fn says(text: &str, parts: &[&str]) -> Result<()> {
     for part in parts {
-        ensure!(text.contains(part), "expected {part:?} on the console, found:\n{text}");
+        ensure!(text.contains(part), "expected {part:?} on the console, found:\n{}", last_lines(text, 20));
     }
     Ok(())
 }

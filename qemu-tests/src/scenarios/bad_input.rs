@@ -12,12 +12,20 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "A mistake in a credential is named", needs: ONE, long: false, run: credential },
     Scenario { name: "A mistake in a cloud-config is named", needs: ONE, long: false, run: cloud_config },
     Scenario { name: "A mistake in user-data as TOML is named", needs: ONE, long: false, run: toml },
+    Scenario { name: "A node name that is not valid is named", needs: ONE, long: false, run: node_name },
     Scenario { name: "User-data that is no known kind is named", needs: ONE, long: false, run: garbage },
 ];
 
 fn command_line(stage: &mut Stage) -> Result<()> {
     named(stage, &["kubeboot.rolle", "kernel command line", "role"], |_, spec| {
         spec.words.push("kubeboot.rolle=init".into());
+        Ok(())
+    })
+}
+
+fn node_name(stage: &mut Stage) -> Result<()> {
+    named(stage, &["Not_Valid", "kernel command line"], |_, spec| {
+        spec.words.extend(["kubeboot.role=init", "kubeboot.name=Not_Valid"].map(str::to_owned));
         Ok(())
     })
 }
@@ -31,7 +39,7 @@ fn credential(stage: &mut Stage) -> Result<()> {
 }
 
 fn cloud_config(stage: &mut Stage) -> Result<()> {
-    user_data(stage, "#cloud-config\nkubeboot:\n  role: init\n  nmae: a\n", &["nmae", "cidata", "name"])
+    user_data(stage, "#cloud-config\nkubeboot:\n  role: init\n  nmae: a\n", &["nmae", "CIDATA", "line 4", "name"])
 }
 
 fn toml(stage: &mut Stage) -> Result<()> {
