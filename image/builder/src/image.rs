@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -19,8 +18,6 @@ use crate::{command, mirror, pe};
 const SUITE: &str = "trixie";
 /// The largest image that is still called small.
 const MOST_BYTES: u64 = 700 << 20;
-/// How many images of one kind the cache keeps.
-const KEPT: usize = 4;
 
 /// What machine the image is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -109,7 +106,6 @@ pub fn build(cache: &Cache, tools: &Tools, recipe: &Recipe) -> Result<Image> {
         .input("release keys", &recipe.release_keys)
         .finish();
     let folder = cache.entry("image", &key, Check::Listing, |folder| make(cache, tools, recipe, folder))?;
-    prune(&cache.root().join("image"), &folder)?;
     Ok(Image { folder })
 }
 
@@ -273,24 +269,4 @@ fn recreate(folder: &Path) -> Result<()> {
         _ => {}
     }
     fs::create_dir_all(folder).with_context(|| format!("Cannot make {}", folder.display()))
-}
-
-/// Removes images older than the newest few, never the one just asked for, nor one that was used in the last hour.
-fn prune(parent: &Path, current: &Path) -> Result<()> {
-    let mut old = Vec::new();
-    for entry in fs::read_dir(parent).with_context(|| format!("Cannot list {}", parent.display()))? {
-        let path = entry.with_context(|| format!("Cannot list {}", parent.display()))?.path();
-        let finished = path.is_dir() && path.extension().is_none() && path != current;
-        if let (true, Ok(modified)) = (finished, path.metadata().and_then(|metadata| metadata.modified())) {
-            old.push((modified, path));
-        }
-    }
-    old.sort();
-    let surplus = old.len().saturating_sub(KEPT - 1);
-    for (modified, path) in old.into_iter().take(surplus) {
-        if modified.elapsed().is_ok_and(|age| age > Duration::from_secs(3600)) {
-            fs::remove_dir_all(&path).with_context(|| format!("Cannot remove the old image {}", path.display()))?;
-        }
-    }
-    Ok(())
 }
