@@ -20,6 +20,10 @@ use crate::words;
 const LOCAL: &str = "kubeboot.local/pause:1";
 /// Keeps the kubelet's image garbage collection away (containerd's CRI plugin).
 const PINNED: &str = "io.cri-containerd.pinned=pinned";
+/// Registry of kubeboot's own images, which no volume may replace: every pod's namespaces hang on them.
+const OWN: &str = "kubeboot.local/";
+/// File systems that such a volume may have: those that the image is tested with, not every parser of the kernel.
+const FILE_SYSTEMS: &str = "iso9660,vfat,ext4";
 /// File system label of a volume with archives.
 const LABEL: &str = "kubeboot-images";
 /// Where such a volume is mounted.
@@ -85,7 +89,7 @@ fn import_volume(root: &Root) -> Result<Told, String> {
     let failed = |error: String| format!("can't mount the volume labelled {LABEL}: {error}");
     files::make_folder(&target, 0o755).map_err(|error| failed(error.to_string()))?;
     let (from, to) = (device.display().to_string(), target.display().to_string());
-    process::run("mount", &["-o", "ro,nodev,nosuid,noexec", &from, &to], ANSWER)
+    process::run("mount", &["-t", FILE_SYSTEMS, "-o", "ro,nodev,nosuid,noexec", &from, &to], ANSWER)
         .map_err(|error| failed(error.to_string()))?;
     let result = import_archives(root, &target);
     if let Err(error) = mounts::unmount(&target, false) {
@@ -129,9 +133,9 @@ fn import_archives(root: &Root, folder: &Path) -> Result<Told, String> {
 
 /// False when containerd has every image of the archive by name and digest.
 fn import_archive(root: &Root, archive: &Path) -> Result<bool, String> {
-    // An archive without an index may be of Docker's kind, which containerd reads too.
-    let images = oci::images(archive).unwrap_or_default();
-    let mut all_there = !images.is_empty();
+    let images = oci::images(archive).map_err(|error| error.to_string())?;
+    importable(&images)?;
+    let mut all_there = true;
     for Image { name, digest } in &images {
         let found = match name {
             Some(name) if stored(root, digest) => present(root, name)?,
@@ -143,6 +147,23 @@ fn import_archive(root: &Root, archive: &Path) -> Result<bool, String> {
         import(root, archive, &[])?;
     }
     Ok(!all_there)
+}
+
+/// Refuses an archive whose images can't be told by name, or that would replace an image of kubeboot's own.
+fn importable(images: &[Image]) -> Result<(), String> {
+    if images.is_empty() {
+        return Err("found an archive without images, expected at least one".to_owned());
+    }
+    for image in images {
+        match image.name.as_deref() {
+            None => return Err("found an image without a name, expected REGISTRY/IMAGE:TAG".to_owned()),
+            Some(name) if name.starts_with(OWN) => {
+                return Err(format!("{name} is kubeboot's own and is not replaced"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether containerd's content store has the blob.
@@ -191,6 +212,15 @@ mod tests {
                        io.cri-containerd.pinned=pinned \n";
         assert_eq!(listing_digest(listing, LOCAL).as_deref(), Some("sha256:ab"));
         assert_eq!(listing_digest(listing, "kubeboot.local/pause:2"), None);
+    }
+
+    #[test]
+    fn no_volume_replaces_an_image_of_kubeboots_own() {
+        let image = |name: Option<&str>| Image { name: name.map(ToOwned::to_owned), digest: "sha256:ab".to_owned() };
+        assert_eq!(importable(&[image(Some("example.org/app:1"))]), Ok(()));
+        assert!(importable(&[image(Some("example.org/app:1")), image(Some(LOCAL))]).is_err_and(|e| e.contains(LOCAL)));
+        assert!(importable(&[image(None)]).is_err_and(|error| error.contains("without a name")));
+        assert!(importable(&[]).is_err());
     }
 
     #[test]

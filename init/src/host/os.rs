@@ -89,12 +89,11 @@ fn write_file(root: &Root, path: &str, contents: &[u8], mode: u32) -> io::Result
     files::write_volatile(&place, contents, mode & 0o777)
 }
 
-/// Makes the directories above `path`.
+/// Makes the directories above `path`, readable by all whatever the umask: services read them as users of their own.
 fn folders(root: &Root, path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if !root.path(parent).is_dir() => std::fs::create_dir_all(root.path(parent)),
-        _ => Ok(()),
-    }
+    let mut missing: Vec<&Path> = path.ancestors().skip(1).take_while(|folder| !root.path(folder).is_dir()).collect();
+    missing.reverse();
+    missing.into_iter().try_for_each(|folder| files::make_folder(&root.path(folder), 0o755))
 }
 
 /// Gives the kernel its host name.

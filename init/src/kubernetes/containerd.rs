@@ -21,7 +21,8 @@ pub fn renders(site: &Site<'_>) -> Vec<Render> {
         renders.push(Render::new(CNI_TEMPLATE, super::network::cni_template(site)));
     }
     renders.extend(registries(site));
-    renders.push(Render::new(format!("{}/containerd.env", paths::RENDERED), environment(site)));
+    // A proxy address may hold a password.
+    renders.push(Render::private(format!("{}/containerd.env", paths::RENDERED), environment(site)));
     renders.push(Render::new(format!("{}/containerd.toml", paths::RENDERED), config(own_network)));
     renders
 }

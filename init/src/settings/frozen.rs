@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Origin, Settings, Validated, quoted};
+use super::{Origin, Settings, Source, Validated, quoted};
 
 /// The contents of `/var/lib/kubeboot/settings.json` (`paths::FROZEN`). Holds no token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,15 +65,22 @@ impl fmt::Display for Difference {
 }
 
 /// Keys that are not frozen: who may command the cluster, and where this boot's events go. They change nothing of what
-/// the cluster is, and a key that was lost must be replaceable.
+/// the cluster is, and a key that was lost must be replaceable by who controls the machine's boot.
 pub const LIVE: [&str; 2] = ["operator", "report"];
 
+/// Whether a key is taken anew at each boot. Never from user-data: a stick that anyone plugged in, or a volume that a
+/// tenant attached, must not name who commands the cluster.
+fn live(key: &str, origin: &Origin) -> bool {
+    LIVE.contains(&key) && !matches!(origin.source, Source::UserData { .. })
+}
+
 impl Frozen {
-    /// The settings in force at a later boot: the frozen ones, but for the [`LIVE`] keys that some source gives now.
+    /// The settings in force at a later boot: the frozen ones, but for the [`LIVE`] keys that a source other than
+    /// user-data gives now.
     pub fn in_force(&self, now: &Validated) -> Settings {
         let mut settings = self.settings.clone();
-        for key in LIVE.iter().filter(|key| now.origins.contains_key(**key)) {
-            match *key {
+        for (key, _) in now.origins.iter().filter(|(key, origin)| live(key, origin)) {
+            match key.as_str() {
                 "operator" => settings.operator.clone_from(&now.settings.operator),
                 _ => settings.report.clone_from(&now.settings.report),
             }
@@ -86,8 +93,7 @@ impl Frozen {
 /// difference: only keys that some source gives now are compared. `origins` are those of `now`.
 pub fn diff(frozen: &Frozen, now: &Settings, origins: &BTreeMap<String, Origin>) -> Vec<Difference> {
     let (frozen, now) = (leaves(&frozen.settings), leaves(now));
-    let compared = |key: &str| key != super::keys::TOKEN && !LIVE.contains(&key);
-    let given = origins.iter().filter(|(key, _)| compared(key));
+    let given = origins.iter().filter(|(key, origin)| key.as_str() != super::keys::TOKEN && !live(key, origin));
     given
         .filter_map(|(key, origin)| {
             let (was, is) = (frozen.get(key).cloned().unwrap_or_default(), now.get(key).cloned().unwrap_or_default());
@@ -188,5 +194,22 @@ mod tests {
             diff(&frozen, &later.settings, &later.origins).iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(told.join("\n"));
         assert_eq!(frozen.in_force(&later), Settings { report: Some("ttyS1".into()), ..first.settings });
+    }
+
+    #[test]
+    fn a_volume_plugged_in_later_names_no_operator_and_the_console_says_so() {
+        let frozen = Frozen::of(&given(&[(
+            "operator",
+            one("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDtqGXr0WDGZqFbDkGWqIRWHGSfDQHpRq4gsqY9gNyL9"),
+        )]));
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+        let source = Source::UserData { file: "cidata volume /dev/vdb, user-data".to_owned() };
+        let mut fragment = Fragment::empty(source.clone());
+        let given = Given { origin: Origin::whole(source), value: Value::List(vec![key.to_owned()]) };
+        fragment.values.insert("operator", given);
+        let now = validate(Inputs::merge(vec![fragment])).unwrap_or_else(|problems| panic!("{problems:?}"));
+        assert_eq!(frozen.in_force(&now), frozen.settings);
+        let told = diff(&frozen, &now.settings, &now.origins);
+        assert_eq!(told.iter().map(|one| one.key.as_str()).collect::<Vec<_>>(), ["operator"]);
     }
 }
