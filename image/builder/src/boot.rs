@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -89,6 +90,22 @@ struct Timed {
     seconds: f64,
 }
 
+impl Summary {
+    /// How waiting ended, for a machine that was started then.
+    fn take(&mut self, ended: &Result<End>, started: Instant) {
+        match ended {
+            Ok(End::Ready { node, cluster, since_kernel }) => {
+                self.ready = true;
+                self.seconds_to_ready = Some(started.elapsed().as_secs_f64());
+                self.seconds_since_kernel = Some(*since_kernel);
+                (self.node, self.cluster) = (Some(node.clone()), Some(cluster.clone()));
+            }
+            Ok(End::Interrupted) => self.error = Some("interrupted".into()),
+            Err(error) => self.error = Some(format!("{error:#}")),
+        }
+    }
+}
+
 /// How waiting ended.
 enum End {
     /// The node is Ready.
@@ -97,17 +114,28 @@ enum End {
     Interrupted,
 }
 
-/// Boots `image` and waits as the options say.
+/// Boots `image` and waits as the options say. `kubectl` is a program that is kubectl when it is called so.
 ///
 /// # Errors
 /// The machine ended, failed or took too long: the error has its last error and the end of its console.
-pub fn boot(cache: &Cache, tools: &Tools, image: &Image, options: &Options, mut progress: Progress) -> Result<()> {
+pub fn boot(
+    cache: &Cache,
+    tools: &Tools,
+    image: &Image,
+    options: &Options,
+    kubectl: Option<&Path>,
+    mut progress: Progress,
+) -> Result<()> {
     let interrupts = interrupts()?;
     let folder = make_folder(cache)?;
     let accelerator = match options.accel {
         Some(given) => given,
         None => probe(cache, tools, &image.kernel())?,
     };
+    if let Some(program) = kubectl {
+        let link = folder.join("kubectl");
+        symlink(program, &link).with_context(|| format!("Cannot make the link {}", link.display()))?;
+    }
     let operator = Operator::generate()?;
     secret_file(&folder.join("operator.pem"), &operator.private_pem())?;
     let port = free_port()?;
@@ -131,14 +159,9 @@ pub fn boot(cache: &Cache, tools: &Tools, image: &Image, options: &Options, mut 
         server,
         kubeconfig: wait.kubeconfig.clone(),
         folder: folder.clone(),
-        error: ended.as_ref().err().map(|error| format!("{error:#}")),
+        error: None,
     };
-    if let Ok(End::Ready { node, cluster, since_kernel }) = &ended {
-        summary.ready = true;
-        summary.seconds_to_ready = Some(started.elapsed().as_secs_f64());
-        summary.seconds_since_kernel = Some(*since_kernel);
-        (summary.node, summary.cluster) = (Some(node.clone()), Some(cluster.clone()));
-    }
+    summary.take(&ended, started);
     if let Some(path) = &options.json {
         let text = serde_json::to_string_pretty(&summary).context("Cannot write the summary")?;
         fs::write(path, text + "\n").with_context(|| format!("Cannot write {}", path.display()))?;
@@ -191,7 +214,10 @@ fn finish(
 
 fn say_how_to_use(summary: &Summary, running: &Running) {
     if let Some(kubeconfig) = &summary.kubeconfig {
-        println!("\nUse the cluster:  kubectl --kubeconfig {} get pods -A", kubeconfig.display());
+        let kubectl = summary.folder.join("kubectl");
+        let kubectl = if kubectl.is_file() { kubectl } else { PathBuf::from("kubectl") };
+        println!("\nUse the cluster:  export KUBECONFIG={}", kubeconfig.display());
+        println!("                  {} get pods -A", kubectl.display());
     }
     println!("Watch it:         tail -f {}", running.console().display());
     println!("Stop it:          Ctrl-C, or kill {}\n", std::process::id());

@@ -39,7 +39,7 @@ enum Command {
     Boot(BootArgs),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct SourceArgs {
     /// Version of Kubernetes, one of image/components/versions.toml
     #[arg(long, value_name = "VERSION")]
@@ -171,8 +171,11 @@ fn run(command: Command) -> Result<()> {
             println!("{}", path.display());
         }
         Command::Boot(args) => {
+            let source = args.image.release.source.clone().into();
             let (tools, image) = make_image(&cache, args.image, &mut progress)?;
-            boot::boot(&cache, &tools, &image, &args.options, progress)?;
+            // The release's own kubectl serves who has none.
+            let kubectl = components(&cache, &source)?.files.remove("bin/kubectl");
+            boot::boot(&cache, &tools, &image, &args.options, kubectl.as_deref(), progress)?;
         }
     }
     Ok(())
