@@ -1,6 +1,6 @@
 //! What `qemu-tests/run` was asked to do, and doing it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
@@ -61,6 +61,9 @@ enum Bench {
     /// Boot to Ready, divided by the floor of bare processes
     Ready,
 }
+
+/// Bytes in /dev/shm from which disks are kept there: two machines' disks and the one kept Ready.
+const DISKS: u64 = 8 << 30;
 
 /// How many power cuts a run makes, and how many with `--long`.
 const CUTS: (usize, usize) = (5, 20);
@@ -128,8 +131,23 @@ fn lab(options: &Options) -> Result<Lab> {
     if options.backend != Some(Kind::Uml) {
         backends.push(Box::new(Qemu::new(&cache, subject.tools.clone(), subject.image.clone())?));
     }
-    let folder = cache.root().join("scenarios").join(std::process::id().to_string());
+    let folder = disks(cache.root()).join(std::process::id().to_string());
     Lab::new(subject.image.disk(), backends, &subject.kube, folder)
+}
+
+/// Where machines' disks lie: in memory where there is room. A guest's every flush would else wait for the host's disk,
+/// for tenths of a second on a busy one, and etcd with it. The power that tests cut is the guest's, not the host's.
+/// Folders of runs that were killed are removed first: they would hold the memory.
+fn disks(cache: &Path) -> PathBuf {
+    let memory = Path::new("/dev/shm/kubeboot-scenarios");
+    for left in std::fs::read_dir(memory).into_iter().flatten().flatten() {
+        if !Path::new("/proc").join(left.file_name()).exists() {
+            let _ = std::fs::remove_dir_all(left.path());
+        }
+    }
+    let free =
+        nix::sys::statvfs::statvfs("/dev/shm").map_or(0, |found| found.blocks_available() * found.fragment_size());
+    if free >= DISKS { memory.to_owned() } else { cache.join("scenarios") }
 }
 
 /// The scenarios to run, each with its seed. A seed that was given is used as it is, so that a failure repeats.
