@@ -38,12 +38,11 @@ pub const SCENARIOS: &[Scenario] = &[
 
 /// The console once preflight has failed.
 fn findings(machine: &dyn Machine) -> Result<String> {
-    let fix = "Fix:";
-    machine.console().wait_for("preflight's findings on the console", TO_SPEAK, |text| {
-        let end = text.rfind(fix)?;
-        // The last finding's line is whole, and the command has said how it ended.
-        text[end..].contains('\n').then(|| text.to_owned())
-    })
+    // The line that ends the error: the notes before it have their fixes too.
+    let state = "Nothing was changed on this machine.";
+    machine
+        .console()
+        .wait_for("preflight's findings on the console", TO_SPEAK, |text| text.contains(state).then(|| text.to_owned()))
 }
 
 fn many_problems(stage: &mut Stage) -> Result<()> {
