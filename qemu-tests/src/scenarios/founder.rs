@@ -15,7 +15,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "A founder started by UEFI from its kernel command line serves workloads",
         needs: Needs { firmware: true, memory: 4096, ..ONE },
-        long: false,
+        long: true,
         run: by_firmware,
     },
     Scenario {

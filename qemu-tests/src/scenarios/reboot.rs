@@ -16,13 +16,13 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "The second and the tenth boot change nothing but the boot counter",
         needs: ONE,
-        long: false,
+        long: true,
         run: ten_boots,
     },
     Scenario {
         name: "A parameter that changed later changes nothing, and the console says so",
         needs: ONE,
-        long: false,
+        long: true,
         run: frozen,
     },
 ];

@@ -7,7 +7,7 @@ use crate::scenario::{ONE, Scenario, Stage, TO_STOP, stop};
 
 /// The scenarios of this file.
 pub const SCENARIOS: &[Scenario] =
-    &[Scenario { name: "A machine that was reset founds another cluster", needs: ONE, long: false, run: reset }];
+    &[Scenario { name: "A machine that was reset founds another cluster", needs: ONE, long: true, run: reset }];
 
 fn reset(stage: &mut Stage) -> Result<()> {
     let disk = stage.founded_disk()?;
