@@ -119,7 +119,7 @@ fn machines(options: &Options) -> Result<Count> {
 /// Everything that machines need.
 fn lab(options: &Options) -> Result<Lab> {
     host::require_root("run machines on networks of their own")?;
-    host::host_packages(&["curl", "fdisk", "iproute2", "util-linux"])?;
+    host::host_packages(&["curl", "fdisk", "iproute2", "systemd", "util-linux"])?;
     let cache = Cache::open()?;
     let subject = subject::get(&cache, options.image.clone())?;
     let mut backends: Vec<Box<dyn Backend>> = Vec::new();

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use image_builder::cache::Cache;
-use image_builder::{command, repository};
+use image_builder::{command, host, repository};
 
 use crate::runner::Count;
 
@@ -71,6 +71,8 @@ fn clippy() -> Result<Count> {
 }
 
 fn tests() -> Result<Count> {
+    // A test reads a partition table.
+    host::host_packages(&["fdisk"])?;
     // The profile that this very program was built with: its libraries are not built a second time.
     let mut cargo = cargo(&["test", "--locked", "--profile", "tools", "--workspace", "--no-fail-fast"]);
     let output = cargo.output().context("cargo does not start")?;
@@ -79,11 +81,24 @@ fn tests() -> Result<Count> {
     if !output.status.success() && count.failed == 0 {
         bail!("cargo test ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     }
-    let failures = text.lines().filter(|line| line.starts_with("test ") && line.ends_with("FAILED"));
-    for failure in failures {
-        println!("       {failure}");
+    for line in failures(&text) {
+        println!("       {line}");
     }
     Ok(count)
+}
+
+/// Most lines of failed tests' output that are shown.
+const SHOWN: usize = 100;
+
+/// What failed tests printed: cargo puts it between `failures:` and the list of their names, which repeats the word.
+fn failures(text: &str) -> Vec<&str> {
+    let mut within = false;
+    let heading = |line: &&str| *line == "failures:";
+    let lines = text.lines().filter(|line| {
+        within = (within || heading(line)) && !line.starts_with("test result: ");
+        within && !heading(line) && !line.is_empty()
+    });
+    lines.take(SHOWN).collect()
 }
 
 /// The sum of cargo's result lines: `test result: ok. 3 passed; 0 failed; …`.
@@ -139,5 +154,12 @@ mod tests {
         let text = "running 2 tests\ntest result: ok. 19 passed; 0 failed; 0 ignored\n\
                     test result: FAILED. 3 passed; 2 failed; 1 ignored\n";
         assert_eq!(counted(text), Count { passed: 22, failed: 2 });
+    }
+
+    #[test]
+    fn what_a_failed_test_printed_is_shown() {
+        let text = "test a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b stdout ----\nno sfdisk\n\nfailures:\n    b\n\n\
+                    test result: FAILED. 1 passed; 1 failed\nrunning 1 test\ntest c ... ok\n";
+        assert_eq!(failures(text), ["---- b stdout ----", "no sfdisk", "    b"]);
     }
 }
