@@ -52,6 +52,14 @@ disabled_plugins = [
   'io.containerd.nri.v1.nri',
 ]
 
+# A layer is on disk before containerd notes that it has it: else a power cut leaves empty files that it believes in,
+# and every pod of that image fails from then on. The first is for whoever imports, the second for pulls.
+[plugins.'io.containerd.service.v1.diff-service']
+sync_fs = true
+
+[plugins.'io.containerd.cri.v1.images']
+image_pull_with_sync_fs = true
+
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
 sandbox = '{IMAGE}'
 
