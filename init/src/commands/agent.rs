@@ -28,6 +28,9 @@ const RETRY_LAST: Duration = Duration::from_secs(15);
 /// While the API server starts for the first time the pauses stay short: it is on the way to Ready.
 const START_LAST: Duration = Duration::from_millis(500);
 
+/// How long the kubelet may take to register the node: it asks every 7 seconds at most.
+const REGISTER: Duration = Duration::from_secs(15);
+
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
@@ -73,7 +76,8 @@ impl<'a> Agent<'a> {
 
     fn work(&mut self, report: &mut Report) -> String {
         self.await_api();
-        // What could only wait for the API server starts now.
+        self.await_node();
+        // What could only wait for the API server, and would take the processor from the kubelet's way to Ready.
         if self.this.is_control_plane()
             && let Err(error) = renewal::static_pods(self.root, &self.this)
         {
@@ -130,6 +134,24 @@ impl<'a> Agent<'a> {
         while !matches!(self.api.text("/readyz"), Ok((200, _))) {
             systemd::alive();
             backoff.pause();
+        }
+    }
+
+    /// Waits until the kubelet has registered a new cluster's only node, and gives it its block of pod addresses: with
+    /// it the node is Ready, long before the controller-manager could have given it one. What fails here, it does.
+    fn await_node(&self) {
+        systemd::status("waiting for the kubelet to register the node");
+        let node = &self.this.node.name;
+        let given = wait::until("the kubelet to register the node", REGISTER, RETRY_FIRST, || {
+            systemd::alive();
+            match reconcile::first_block(&self.api, node, &self.this.settings) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(format!("no node {node} yet")),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        if let Err(late) = given {
+            eprintln!("kubeboot: {late}. The controller-manager gives it its block of addresses");
         }
     }
 

@@ -6,6 +6,7 @@ use super::api::{Api, ApiError};
 use super::systemd;
 use crate::certificates::approval::{self, Ruling};
 use crate::kubernetes::addons::{self, AddOn, inventory};
+use crate::kubernetes::network;
 
 /// Most requests of kubelets that are ruled on in one round.
 const REQUESTS: usize = 100;
@@ -70,6 +71,22 @@ pub fn node_labels(api: &Api, node: &str, settings: &crate::settings::Settings) 
             "kind": "Node",
             "metadata": {"name": node, "labels": wanted},
         }))?;
+    }
+    Ok(true)
+}
+
+/// Gives the only node of a new cluster its block of pod addresses: the one that the controller-manager would choose when
+/// it has started, which takes as long again as the API server. False while the kubelet has not registered the node.
+///
+/// # Errors
+/// The first call that fails; the controller-manager then does it.
+pub fn first_block(api: &Api, node: &str, settings: &crate::settings::Settings) -> Result<bool, ApiError> {
+    let nodes = api.get("/api/v1/nodes?limit=2")?;
+    if nodes.get("items").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        return Ok(false);
+    }
+    if let Some(patch) = network::first_block_patch(&nodes, node, settings.cluster.pod_cidr) {
+        api.merge(&format!("/api/v1/nodes/{node}"), &patch)?;
     }
     Ok(true)
 }
