@@ -28,8 +28,8 @@ const RETRY_LAST: Duration = Duration::from_secs(15);
 /// While the API server starts for the first time the pauses stay short: it is on the way to Ready.
 const START_LAST: Duration = Duration::from_millis(500);
 
-/// How long the kubelet may take to register the node: it asks every 7 seconds at most.
-const REGISTER: Duration = Duration::from_secs(15);
+/// How long everything else waits for the node to be Ready.
+const NODE: Duration = Duration::from_secs(30);
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
@@ -75,19 +75,23 @@ impl<'a> Agent<'a> {
     }
 
     fn work(&mut self, report: &mut Report) -> String {
-        self.await_api();
+        let waited = self.await_api();
+        if waited && self.this.is_control_plane() {
+            // It has asked for the API server in vain while that started, and asks at longer and longer intervals, up to
+            // a minute. A new process asks at once. Pods outlive it.
+            if let Err(error) = systemd::restart_if_running("kubelet.service") {
+                eprintln!("kubeboot: the kubelet was not started again: {error}. It finds the API server by itself");
+            }
+        }
         self.await_node();
-        // What could only wait for the API server, and would take the processor from the kubelet's way to Ready.
-        if self.this.is_control_plane()
-            && let Err(error) = renewal::static_pods(self.root, &self.this)
-        {
+        systemd::ready("the node's other services start");
+        if let Err(error) = self.later_pods() {
             return error;
         }
         let mut due = DUTIES.map(|_| Duration::ZERO);
         // Boot has just looked at the certificates.
         due[3] = clock::monotonic() + RENEW;
         let mut backoff = wait::Backoff::new(RETRY_FIRST, RETRY_LAST);
-        let mut started = false;
         let mut said = String::new();
         loop {
             systemd::alive();
@@ -105,10 +109,7 @@ impl<'a> Agent<'a> {
             }
             match failed {
                 None => {
-                    if !started {
-                        systemd::ready("add-ons are applied");
-                        started = true;
-                    }
+                    systemd::status("everything in the cluster is as it should be");
                     backoff.reset();
                     said.clear();
                     let next = due.iter().min().copied().unwrap_or_default();
@@ -128,30 +129,50 @@ impl<'a> Agent<'a> {
         }
     }
 
-    fn await_api(&self) {
+    /// True when it was not ready at once: it is starting, as at each boot of a control plane.
+    fn await_api(&self) -> bool {
         systemd::status("waiting for the API server");
         let mut backoff = wait::Backoff::new(RETRY_FIRST, START_LAST);
+        let mut waited = false;
         while !matches!(self.api.text("/readyz"), Ok((200, _))) {
+            waited = true;
             systemd::alive();
             backoff.pause();
         }
+        waited
     }
 
-    /// Waits until the kubelet has registered a new cluster's only node, and gives it its block of pod addresses: with
-    /// it the node is Ready, long before the controller-manager could have given it one. What fails here, it does.
+    /// Starts the static pods that had to wait. On a machine that was switched off, their predecessors still hold the
+    /// leases by which one of several control planes leads; nobody would lead until those have expired.
+    fn later_pods(&self) -> Result<(), String> {
+        if !self.this.is_control_plane() {
+            return Ok(());
+        }
+        if !renewal::later_pods_run(self.root, &self.this)
+            && let Err(error) = reconcile::give_up_leases(&self.api, &self.this.node.name)
+        {
+            eprintln!("kubeboot: {error}. The leases of this machine's last boot expire by themselves");
+        }
+        renewal::static_pods(self.root, &self.this).map(drop)
+    }
+
+    /// Waits, for a while, until the node is Ready: what else starts now would take the processor from the kubelet's way
+    /// there. A new cluster's only node gets its block of pod addresses here, long before the controller-manager could
+    /// have given it one; what fails here, that does.
     fn await_node(&self) {
-        systemd::status("waiting for the kubelet to register the node");
+        systemd::status("waiting for the node to be Ready");
         let node = &self.this.node.name;
-        let given = wait::until("the kubelet to register the node", REGISTER, RETRY_FIRST, || {
+        let mut has_block = false;
+        let ready = wait::until("the node to be Ready", NODE, RETRY_FIRST, || {
             systemd::alive();
-            match reconcile::first_block(&self.api, node, &self.this.settings) {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(format!("no node {node} yet")),
-                Err(error) => Err(error.to_string()),
+            let words = |error: ApiError| error.to_string();
+            if !has_block {
+                has_block = reconcile::first_block(&self.api, node, &self.this.settings).map_err(words)?;
             }
+            reconcile::node_is_ready(&self.api, node).map_err(words)?
         });
-        if let Err(late) = given {
-            eprintln!("kubeboot: {late}. The controller-manager gives it its block of addresses");
+        if let Err(late) = ready {
+            eprintln!("kubeboot: {late}. Everything else starts now");
         }
     }
 

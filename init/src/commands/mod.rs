@@ -15,7 +15,6 @@ mod slot;
 mod status;
 mod timeline;
 mod token;
-mod wait_readyz;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -49,9 +48,6 @@ enum Command {
     /// Say whether the OS image works: kubeboot runs and /var is writable
     #[command(hide = true)]
     OsHealth(os_health::Args),
-    /// Wait until an API server is ready
-    #[command(hide = true)]
-    WaitReadyz(wait_readyz::Args),
     /// Check whether this machine can be a node; all findings at once, each with its fix
     Preflight(preflight::Args),
     /// Found a cluster on this machine, by hand
@@ -112,7 +108,6 @@ pub fn main() -> std::process::ExitCode {
         Command::Agent(args) => agent::run(&args),
         Command::Health(args) => health::run(&args),
         Command::OsHealth(args) => os_health::run(&args),
-        Command::WaitReadyz(args) => wait_readyz::run(&args),
     }
     .into()
 }

@@ -54,7 +54,13 @@ pub fn as_founder(this: &ThisNode) -> Founder {
 /// # Errors
 /// In words: the file, and what the system said.
 pub fn static_pods(root: &Root, this: &ThisNode) -> Result<Vec<String>, String> {
-    let site = Site {
+    let site = site(root, this);
+    let manifests = [static_pods::first(&site), static_pods::later(&site)].concat();
+    founder::render(root, &site, &manifests)
+}
+
+fn site<'a>(root: &Root, this: &'a ThisNode) -> Site<'a> {
+    Site {
         settings: &this.settings,
         node: &this.node,
         cluster: &this.cluster.id,
@@ -62,9 +68,13 @@ pub fn static_pods(root: &Root, this: &ThisNode) -> Result<Vec<String>, String> 
         mtu: 0,
         host_authorities: founder::host_authorities(root),
         inputs: founder::inputs(root),
-    };
-    let manifests = [static_pods::first(&site), static_pods::later(&site)].concat();
-    founder::render(root, &site, &manifests)
+    }
+}
+
+/// Whether the static pods that wait for the API server were started at this boot.
+pub fn later_pods_run(root: &Root, this: &ThisNode) -> bool {
+    let later = static_pods::later(&site(root, this));
+    later.iter().any(|render| files::exists(&root.path(&render.path)))
 }
 
 /// Whether the machine has name servers that CoreDNS can forward to.
