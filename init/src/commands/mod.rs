@@ -150,8 +150,6 @@ mod tests {
         }
         let units = units![
             "initrd/systemd/system/kubeboot-etc",
-            "systemd/system/flanneld",
-            "systemd/system/kube-proxy",
             "systemd/system/kubeboot-agent",
             "systemd/system/kubeboot-archives",
             "systemd/system/kubeboot-console",
