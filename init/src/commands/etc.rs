@@ -43,7 +43,7 @@ fn prepare(initrd: &Root, real: &Root) -> Result<(), String> {
             var.display()
         ));
     }
-    if super::reset::resume(real)? {
+    if super::reset::resume(initrd, real)? {
         println!("kubeboot: this machine was reset: it starts as at its first boot");
     }
     overlay(initrd, real).map_err(|error| {

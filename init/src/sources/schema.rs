@@ -38,6 +38,13 @@ pub fn read_named(fragment: &mut Fragment, name: &str, node: &Node) {
     match keys::find(name) {
         Some(key) => read_key(fragment, key, node),
         None if keys::is_group(name) => read_group(fragment, name, node),
+        None if name == super::reset::NAME => {
+            let origin = Origin::at(&fragment.source, node.line);
+            let expected = "it on the kernel command line or as a credential: it is taken from nowhere else";
+            let mut problem = Problem::source(origin, "an order to reset the machine", expected);
+            problem.key = Some(name.to_owned());
+            fragment.problems.push(problem);
+        }
         None => {
             fragment.problems.push(Problem {
                 key: Some(name.to_owned()),

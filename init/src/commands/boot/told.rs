@@ -11,6 +11,7 @@ use crate::host::root::Root;
 use crate::host::{clock, files, systemd};
 use crate::paths;
 use crate::plan::Damaged;
+use crate::sources::reset;
 use crate::timeline::{Outcome, What};
 use crate::words::{self, Block, Paint};
 
@@ -36,6 +37,15 @@ impl Stop {
             },
         }
     }
+}
+
+/// A fix that is a reset, with the way to it where nobody can log in.
+fn advised(root: &Root, block: &Block) -> Block {
+    let mut block = block.clone();
+    if block.fix.last().is_some_and(|last| last.ends_with("kubeboot reset")) {
+        block.fix.extend(super::super::reset::id(root).map(|id| reset::fix(&id)));
+    }
+    block
 }
 
 /// Everyone who is told.
@@ -124,7 +134,7 @@ impl Told {
 
     /// Says why the command ends, everywhere: console, journal, report, `systemctl status`, `kubeboot status`.
     pub fn stop(&mut self, root: &Root, stop: &Stop) -> Exit {
-        let block = &stop.block;
+        let block = &advised(root, &stop.block);
         self.say(|paint| block.text(paint));
         let message = block.line();
         self.emit(What::Error { command: self.command.to_owned(), message: message.clone() });
@@ -136,5 +146,28 @@ impl Told {
             self.note(&format!("{} could not be written: {error}", paths::LAST_ERROR));
         }
         stop.exit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fix_that_is_a_reset_names_the_parameter_with_its_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        files::make_folder(&root.path("/var"), 0o755).unwrap();
+        files::make_folder(&root.path("/var/lib"), 0o755).unwrap();
+        files::make_folder(&root.path(paths::STATE), 0o700).unwrap();
+        let path = "/etc/kubernetes/pki/ca.key".to_owned();
+        let damaged = Damaged::Irreplaceable { path, what: "a key".to_owned(), found: "missing".to_owned() };
+        let stop = Stop::damaged(&damaged);
+        assert_eq!(advised(&root, &stop.block), stop.block, "there is no id to name");
+        let id = b"0123456789abcdef0123456789abcdef\n";
+        files::write_atomic(&root.path(paths::MACHINE_ID), id, 0o444).unwrap();
+        insta::assert_snapshot!(advised(&root, &stop.block).text(Paint::Plain));
+        let clock = Stop::damaged(&Damaged::Clock { path: String::new(), what: String::new(), now: 0 });
+        assert_eq!(advised(&root, &clock.block), clock.block);
     }
 }
