@@ -14,7 +14,7 @@ use crate::paths;
 use crate::sources::reset::{self, Verdict};
 
 /// What is removed below `/var`, beside [`paths::STATE`]: what a node's programs keep there.
-const REMOVED: [&str; 9] = [
+const REMOVED: [&str; 11] = [
     paths::ETCD_DATA,
     paths::KUBELET,
     "/var/lib/containerd",
@@ -24,6 +24,9 @@ const REMOVED: [&str; 9] = [
     "/var/log/containers",
     "/var/log/kubernetes",
     "/var/lib/kube-proxy",
+    // The CNI plugins that a pod brought: they run as root. And what was said under the old machine-id.
+    "/var/opt/cni",
+    "/var/log/journal",
 ];
 
 /// The command's arguments.
@@ -170,10 +173,15 @@ mod tests {
     #[test]
     fn a_reset_removes_kubeboots_state_and_nothing_else() {
         let (_folder, root) = machine();
+        for path in ["/var/opt", "/var/opt/cni", "/var/log/journal", "/var/log/journal/00ff"] {
+            files::make_folder(&root.path(path), 0o700).unwrap();
+        }
         files::write_atomic(&root.path(paths::RESET), b"", 0o600).unwrap();
         assert_eq!(resume(&root, &root), Ok(true));
         assert_eq!(files::list(&root.path(paths::STATE)).unwrap(), Vec::<std::path::PathBuf>::new());
-        assert!(!files::exists(&root.path(paths::ETCD_DATA)));
+        for gone in [paths::ETCD_DATA, "/var/opt/cni", "/var/log/journal"] {
+            assert!(!files::exists(&root.path(gone)), "{gone}");
+        }
         assert!(files::exists(&root.path("/var/lib/other/kept")));
         assert_eq!(resume(&root, &root), Ok(false));
     }
