@@ -55,9 +55,12 @@ impl Ready<'_> {
             ([], _) if self.shell => {}
             ([], _) => {
                 out += &format!(
-                    "{}\n  Nobody can command this cluster from outside yet: no operator's key was given.\n  Fix: start the \
-                     machine again with kubeboot.operator=\"ssh-ed25519 AAAA… you\" on its kernel command line.\n",
-                    paint.tone(Tone::Strong, "To use it:")
+                    "{}\n  Nobody can command this cluster from outside yet: no key of an operator was given that can.\n  \
+                     Fix: start the machine again with these on its kernel command line,\n    \
+                     kubeboot.operator=\"ssh-ed25519 AAAA… you\"\n    kubeboot.report={}\n  \
+                     and take your client certificate from that serial port.\n",
+                    paint.tone(Tone::Strong, "To use it:"),
+                    self.report.unwrap_or("ttyS1")
                 );
             }
             (keys, report) => {
@@ -65,11 +68,14 @@ impl Ready<'_> {
                 for key in keys {
                     out += &format!("  {key}\n");
                 }
-                if let Some(device) = report {
-                    out += &format!(
-                        "  Their client certificates were sent to {device}; they are of no use without the keys.\n"
-                    );
-                }
+                out += &match report {
+                    Some(device) => {
+                        format!("  Their client certificates were sent to {device}; they are of no use without the keys.\n")
+                    }
+                    None => "  But their client certificates did not leave this machine: no serial port was named for them.\n  \
+                             Fix: start the machine again with kubeboot.report=ttyS1 on its kernel command line.\n"
+                        .to_owned(),
+                };
             }
         }
         out
