@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::tree::{Data, Node};
 use crate::settings::keys::{self, Key, Shape};
-use crate::settings::{Fragment, Given, Origin, Problem, Value};
+use crate::settings::{Fragment, Given, Origin, Problem, Value, masked, quoted};
 
 /// Adds the keys of `node`, a map, to the fragment. Nested names are joined by dots.
 pub fn read(fragment: &mut Fragment, node: &Node) {
@@ -124,12 +124,12 @@ fn pairs(shape: Shape, text: &str, line: Option<u32>) -> Result<BTreeMap<String,
     let mut map: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for item in split(text) {
         let Some((name, value)) = item.split_once('=') else {
-            let found = format!("{}, which has no `=`", crate::settings::quoted(&item));
+            let found = format!("{}, which has no `=`", quoted(&masked(&item)));
             return Err(Wrong { line, found });
         };
         let values = map.entry(name.trim().to_owned()).or_default();
         if shape == Shape::Map && !values.is_empty() {
-            return Err(Wrong { line, found: format!("{} twice", crate::settings::quoted(name)) });
+            return Err(Wrong { line, found: format!("{} twice", quoted(name)) });
         }
         values.push(value.trim().to_owned());
     }

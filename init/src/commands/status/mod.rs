@@ -147,7 +147,7 @@ fn origins(this: &ThisNode) -> Vec<Setting> {
     frozen::leaves(&this.settings)
         .into_iter()
         .filter(|(key, _)| !key.starts_with("os."))
-        .map(|(key, value)| Setting { origin: origin(&key), key, value })
+        .map(|(key, value)| Setting { origin: origin(&key), value: frozen::concealed(&key, value), key })
         .collect()
 }
 
