@@ -21,9 +21,10 @@ pub enum Exit {
     NoRole,
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        ExitCode::from(match exit {
+impl Exit {
+    /// The code that the process ends with.
+    pub fn code(self) -> u8 {
+        match self {
             Exit::Success => 0,
             Exit::Failure => 1,
             Exit::BadInput => 2,
@@ -31,6 +32,12 @@ impl From<Exit> for ExitCode {
             Exit::Damaged => 4,
             Exit::Timeout => 5,
             Exit::NoRole => 6,
-        })
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit.code())
     }
 }

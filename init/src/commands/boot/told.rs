@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::exit::Exit;
 use crate::host::console::Console;
@@ -25,6 +25,12 @@ pub struct Stop {
 }
 
 impl Stop {
+    /// For programs, and for `kubeboot status` later.
+    pub fn json(&self, command: &str) -> Value {
+        let Block { what, why, state, fix } = &self.block;
+        json!({"command": command, "exit": self.exit.code(), "what": what, "why": why, "state": state, "fix": fix})
+    }
+
     /// Something that can't be made again is missing or damaged.
     pub fn damaged(why: &Damaged) -> Self {
         Stop {
@@ -139,9 +145,7 @@ impl Told {
         let message = block.line();
         self.emit(What::Error { command: self.command.to_owned(), message: message.clone() });
         systemd::status(&message);
-        let kept = json!({
-            "command": self.command, "what": block.what, "why": block.why, "state": block.state, "fix": block.fix,
-        });
+        let kept = Stop { exit: stop.exit, block: block.clone() }.json(self.command);
         if let Err(error) = files::write_volatile(&root.path(paths::LAST_ERROR), kept.to_string().as_bytes(), 0o644) {
             self.note(&format!("{} could not be written: {error}", paths::LAST_ERROR));
         }
