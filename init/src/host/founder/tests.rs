@@ -343,3 +343,17 @@ fn rendering_twice_writes_nothing_the_second_time() {
     found(&root, NOW);
     assert_eq!(all(&site()), ["/etc/kubernetes/manifests/kube-scheduler.yaml"]);
 }
+
+#[test]
+fn an_operator_who_is_no_longer_named_loses_the_certificate() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    let mut later = founder();
+    later.settings.operator.clear();
+    let path = OperatorKey::parse(OPERATOR).unwrap().path();
+    let steps = plan::plan(&later, &look(&root, &later), NOW).unwrap();
+    assert!(matches!(&steps[..], [Step::Remove { path: gone, .. }, Step::Flush] if *gone == path), "{steps:?}");
+    executor(&root, NOW).run(&steps, |_, _| {}).unwrap();
+    assert!(!root.path(&path).exists());
+    assert_eq!(plan::plan(&later, &look(&root, &later), NOW).unwrap(), []);
+}
