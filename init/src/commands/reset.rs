@@ -123,7 +123,9 @@ mod tests {
         {
             files::make_folder(&root.path(path), 0o700).unwrap();
         }
-        for path in [paths::NODE, paths::MACHINE_ID, "/var/lib/etcd/db", "/var/lib/other/kept", paths::SLOTS] {
+        for path in
+            [paths::NODE, paths::WAS_READY, paths::MACHINE_ID, "/var/lib/etcd/db", "/var/lib/other/kept", paths::SLOTS]
+        {
             files::write_atomic(&root.path(path), b"x", 0o600).unwrap();
         }
         (folder, root)
