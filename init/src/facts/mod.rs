@@ -151,6 +151,9 @@ impl WriteLatency {
     }
 }
 
+/// 2026-01-01, in seconds since 1970: no image of kubeboot is older, whatever the time stamps in it say.
+pub const EARLIEST: u64 = 1_767_225_600;
+
 /// The clock and what speaks for or against it. Times are seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clock {

@@ -35,7 +35,9 @@ pub fn lock(root: &Root) -> io::Result<Flock<std::fs::File>> {
 /// What is on disk of all that the founder's plan wants to know.
 pub fn look(root: &Root, founder: &Founder) -> Sight {
     let paths = founder.paths();
-    observe::look(root, paths.iter().map(String::as_str))
+    let mut sight = observe::look(root, paths.iter().map(String::as_str));
+    sight.note_etcd(observe::etcd(root));
+    sight
 }
 
 /// Does what a plan says. `seed` is the one that the operator gave; `done` hears of each step.

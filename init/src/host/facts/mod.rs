@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -145,11 +144,9 @@ fn swap(root: &Root) -> Fact<Vec<crate::facts::Swap>> {
 }
 
 fn time(root: &Root) -> Clock {
-    let stamp = |path: &str| fs::metadata(root.path(path)).map(|file| file.mtime()).unwrap_or_default();
-    let image = stamp("/usr/lib/os-release").max(stamp("/usr/lib/clock-epoch"));
     Clock {
         now: clock::unix(),
-        image: u64::try_from(image).unwrap_or_default(),
+        image: clock::image(root),
         hardware: text_or_empty(root, "/sys/class/rtc/rtc0/since_epoch").trim().parse().ok(),
         // systemd-timesyncd makes it, and so do other time services that systemd knows (systemd-timesyncd(8)).
         synchronized: root.path("/run/systemd/timesync/synchronized").exists(),
