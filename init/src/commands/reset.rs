@@ -8,7 +8,7 @@ use std::io;
 use crate::exit::Exit;
 use crate::host::console::{self, Console};
 use crate::host::root::Root;
-use crate::host::{clock, files, mounts};
+use crate::host::{clock, files, mounts, removal};
 use crate::paths;
 use crate::words::Block;
 
@@ -107,14 +107,16 @@ fn remove(real: &Root) -> io::Result<()> {
         let path = real.path(path);
         // A volume of the operator's own (etcd's disk): its contents go, its mount point stays.
         let own = mounts::is_mount_point(&path);
-        if own { files::empty_folder(&path, &[])? } else { files::remove_tree(&path)? }
+        if own { removal::empty_folder(&path, &[])? } else { removal::remove_tree(&path)? }
     }
-    files::empty_folder(&real.path(paths::STATE), &[real.path(paths::RESET).as_path()])
+    let marker = real.path(paths::RESET);
+    removal::empty_folder(&real.path(paths::STATE), marker.file_name().as_slice())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::removal::tests::nest;
 
     fn machine() -> (tempfile::TempDir, Root) {
         let folder = tempfile::tempdir().unwrap();
@@ -149,11 +151,22 @@ mod tests {
         assert_eq!(resume(&root), Ok(false));
     }
 
+    /// A pod can make these in any volume of its own that lies on the node's disk.
+    #[test]
+    fn no_pod_can_nest_folders_so_deep_that_they_stop_a_reset() {
+        let (_folder, root) = machine();
+        files::make_folder(&root.path(paths::KUBELET), 0o700).unwrap();
+        nest(&root.path(paths::KUBELET), 2000, &"n".repeat(200));
+        files::write_atomic(&root.path(paths::RESET), b"", 0o600).unwrap();
+        assert_eq!(resume(&root), Ok(true));
+        assert!(!files::exists(&root.path(paths::KUBELET)));
+    }
+
     #[test]
     fn a_reset_that_was_cut_goes_on() {
         let (_folder, root) = machine();
         files::write_atomic(&root.path(paths::RESET), b"", 0o600).unwrap();
-        files::remove_tree(&root.path(paths::ETCD_DATA)).unwrap();
+        removal::remove_tree(&root.path(paths::ETCD_DATA)).unwrap();
         files::remove(&root.path(paths::NODE)).unwrap();
         assert_eq!(resume(&root), Ok(true));
         assert!(!files::exists(&root.path(paths::MACHINE_ID)));

@@ -23,6 +23,7 @@ pub mod process;
 pub mod random;
 pub mod reconcile;
 pub mod releases;
+pub mod removal;
 pub mod renewal;
 pub mod report;
 pub mod root;
