@@ -32,7 +32,10 @@ pub(super) fn node_address(subject: &Subject) -> Outcome {
                     && facts.pinned.is_none() =>
             {
                 warning(
-                    format!("two default routes are equal, through {} and {}", first.interface, second.interface),
+                    format!(
+                        "two default routes are equal, through {} and {}; the address of {} is taken",
+                        first.interface, second.interface, first.interface
+                    ),
                     "choose the node's address: node.ip=ADDRESS",
                 )
                 .into()
@@ -46,7 +49,7 @@ pub(super) fn node_address(subject: &Subject) -> Outcome {
 fn other_family(ipv4: bool) -> Finding {
     let (family, here, pods, services) = match ipv4 {
         true => ("IPv4", "IPv6", "fd00:10:244::/56", "fd00:10:96::/112"),
-        false => ("IPv6", "IPv4", "10.244.0.0/16", "10.96.0.0/12"),
+        false => ("IPv6", "IPv4", "10.244.0.0/16", "10.96.0.0/16"),
     };
     error(
         format!("no {family} default route, and cluster.pod-cidr is {family}; this machine's default route is {here}"),

@@ -27,6 +27,9 @@ pub struct Args {}
 /// How long a machine may take to get its address before preflight says that it has none.
 const ADDRESS: Duration = Duration::from_secs(120);
 
+/// How long systemd-networkd may take to start again.
+const NETWORKD: Duration = Duration::from_secs(30);
+
 /// Runs the command.
 pub fn run(_: &Args) -> Exit {
     let root = Root::system();
@@ -105,7 +108,12 @@ fn operating_system(root: &Root, told: &mut Told, settings: &crate::settings::Se
         told.note(refused);
     }
     for unit in applied.restart {
-        if let Err(error) = systemd::restart_if_running(unit) {
+        let restarted = match unit {
+            // Until it has started, what it says of its links is of before.
+            os::NETWORKD => systemd::await_restart_if_running(unit, NETWORKD),
+            unit => systemd::restart_if_running(unit),
+        };
+        if let Err(error) = restarted {
             told.note(&format!("{unit} was not told of its new configuration: {error}"));
         }
     }

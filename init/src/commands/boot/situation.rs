@@ -20,6 +20,9 @@ use crate::words::{self, Block};
 
 use super::told::{Stop, Told};
 
+/// Between looks at the network: one takes a fraction of a millisecond.
+const LOOK: Duration = Duration::from_millis(25);
+
 /// The settings in force.
 pub struct InForce {
     /// Those frozen at the first success, else what the sources say now.
@@ -114,7 +117,7 @@ impl Situation {
         // A machine that gets no address hears so from preflight, together with all else that is wrong.
         let ended = |passed| if passed { Outcome::Done } else { Outcome::Failed };
         let start = clock::monotonic();
-        let address = await_address(root, &mut facts, settings, patience);
+        let address = await_address(root, &mut facts, settings, patience, LOOK);
         told.step("wait for an address", ended(address.is_ok()), clock::monotonic().saturating_sub(start));
         let start = clock::monotonic();
         let report = preflight::run(&facts, settings, role);
