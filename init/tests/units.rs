@@ -26,7 +26,7 @@ fn what_starts_again_is_never_given_up() {
     let services = services();
     let again = services.iter().filter(|(_, settings)| value(settings, "Restart").is_some());
     let names: Vec<&str> = again.clone().map(|(name, _)| name.as_str()).collect();
-    for needed in ["containerd", "kubelet", "kubeboot-agent", "kubeboot-health", "kubeboot-images"] {
+    for needed in ["containerd", "kubelet", "kubeboot", "kubeboot-agent", "kubeboot-health", "kubeboot-images"] {
         assert!(names.contains(&format!("{needed}.service").as_str()), "{needed} does not start again: {names:?}");
     }
     for (name, settings) in again {
@@ -50,5 +50,19 @@ fn nothing_requires_what_may_fail_at_its_first_start() {
     for (name, settings) in services() {
         let requires = value(&settings, "Requires").unwrap_or_default();
         assert!(!requires.contains("containerd"), "{name} never runs where containerd starts at its second try only");
+    }
+}
+
+#[test]
+fn boot_is_tried_again_for_what_may_pass_and_for_nothing_else() {
+    use kubeboot::exit::Exit;
+    let services = services();
+    let unit = &services["kubeboot.service"];
+    assert_eq!(value(unit, "RestartSec"), Some(kubeboot::exit::TRIED_AGAIN_AFTER.to_string().as_str()));
+    let kept = value(unit, "RestartPreventExitStatus").expect("the setting");
+    let kept: Vec<&str> = kept.split(' ').collect();
+    let all = [Exit::Failure, Exit::BadInput, Exit::Preflight, Exit::Damaged, Exit::Timeout, Exit::NoRole];
+    for exit in all {
+        assert_eq!(kept.contains(&exit.code().to_string().as_str()), !exit.is_tried_again(), "{exit:?}");
     }
 }
