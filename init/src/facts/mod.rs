@@ -12,12 +12,14 @@ pub mod ports;
 pub mod procfs;
 #[cfg(test)]
 pub(crate) mod sample;
+mod settling;
 
 pub use identity::{Dmi, MachineId};
 pub use kernel::{Kernel, Presence, Version};
 pub use name::{NameProblem, node_name, rfc1123_problem};
-pub use network::{Address, Interface, Network, NoNodeAddress, NodeAddress, Route};
+pub use network::{Address, Interface, Link, Network, NoNodeAddress, NodeAddress, Route};
 pub use ports::{Owner, Socket};
+pub use settling::{OTHERS, Unrest};
 
 use crate::slots::SeatFacts;
 
