@@ -2,6 +2,7 @@
 //! disks carry that label; and what is said when there is none that can be used.
 
 mod check;
+pub mod gpt;
 mod trouble;
 
 pub use check::{Checked, checked, flags};
@@ -94,12 +95,6 @@ fn missing(disk: &Disk) -> Trouble {
     }
 }
 
-/// What the kernel says of a block device in its `uevent` file: its name below `/dev` and, for a partition, its label.
-pub fn uevent(text: &str) -> (Option<&str>, Option<&str>) {
-    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-    (value("DEVNAME"), value("PARTNAME"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,14 +182,6 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_words_for_a_partition() {
-        let text = "MAJOR=254\nMINOR=6\nDEVNAME=vda6\nDEVTYPE=partition\nDISKSEQ=9\nPARTN=6\nPARTNAME=kubeboot-var\n";
-        assert_eq!(uevent(text), (Some("vda6"), Some("kubeboot-var")));
-        assert_eq!(uevent("MAJOR=98\nMINOR=0\nDEVNAME=ubda\nDEVTYPE=disk\n"), (Some("ubda"), None));
-        assert_eq!(uevent(""), (None, None));
-    }
-
-    #[test]
     fn every_trouble_is_said_with_its_fix() {
         let device = || "vda6".to_owned();
         let said = || "Structure needs cleaning".to_owned();
@@ -206,7 +193,7 @@ mod tests {
             var(&[without]).expect_err("no room"),
             Trouble::NotMade { disk: "vda".into(), said: Some("vda is read-only".into()) },
             Trouble::NotMade { disk: "vda".into(), said: None },
-            Trouble::Root("dm-0 is no partition of a disk".into()),
+            Trouble::Unknown("the partition table of vda can't be read: its checksum is wrong".into()),
             Trouble::Disks(vec!["vda".into(), "vdb".into()]),
             Trouble::Several { disk: "vda".into(), partitions: vec!["vda6".into(), "vda7".into()] },
             Trouble::Damaged { device: device(), said: said() },

@@ -6,8 +6,8 @@ use crate::words::Block;
 /// Why `/var` can't be used. Sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
-    /// It can't be told which disk carries the root; why.
-    Root(String),
+    /// The disk that carries the root, or its partitions, can't be told; why.
+    Unknown(String),
     /// The root and its hash tree are on several disks; their names.
     Disks(Vec<String>),
     /// Several partitions of the disk have the label.
@@ -59,7 +59,7 @@ impl Trouble {
     /// What people are told.
     pub fn block(&self) -> Block {
         match self {
-            Trouble::Root(_) | Trouble::Disks(_) | Trouble::Several { .. } => self.not_found(),
+            Trouble::Unknown(_) | Trouble::Disks(_) | Trouble::Several { .. } => self.not_found(),
             Trouble::NoRoom { .. } | Trouble::NotMade { .. } => self.not_made(),
             Trouble::Damaged { .. } | Trouble::Unmountable { .. } => self.damaged(),
         }
@@ -114,7 +114,7 @@ impl Trouble {
     /// What was found, on one line.
     fn reason(&self) -> String {
         match self {
-            Trouble::Root(why) => format!("it can't be told which disk carries the root: {why}"),
+            Trouble::Unknown(why) => why.clone(),
             Trouble::Disks(disks) => {
                 format!("the root and its hash tree are on {}: disks that carry the same image", disks.join(" and "))
             }

@@ -46,7 +46,7 @@ fn device(initrd: &Root, partition: &Partition) -> PathBuf {
 /// systemd-repart has ended: it has made the partition, or it does not.
 fn find(initrd: &Root, real: &Root) -> Result<Partition, Trouble> {
     let look = || {
-        let disks = machine::carrying(initrd, &real.path("/")).map_err(Trouble::Root)?;
+        let disks = machine::carrying(initrd, &real.path("/")).map_err(Trouble::Unknown)?;
         disk::var(&disks).cloned()
     };
     let found = wait::until("the partition for /var", APPEAR, LOOK, || match look() {
