@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+/// After how many seconds a boot that may succeed later is tried again (`RestartSec=` in the unit).
+pub const TRIED_AGAIN_AFTER: u8 = 15;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -22,7 +25,13 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The code that the process ends with.
+    /// Whether `kubeboot.service` tries again: what stopped it may pass by itself, or be mended from outside. Wrong
+    /// input, damage and a missing role do not (`RestartPreventExitStatus=` in the unit).
+    pub fn is_tried_again(self) -> bool {
+        matches!(self, Exit::Failure | Exit::Preflight | Exit::Timeout)
+    }
+
+    /// The process's exit code.
     pub fn code(self) -> u8 {
         match self {
             Exit::Success => 0,

@@ -5,6 +5,7 @@
 pub mod archive;
 pub mod certificates;
 pub mod commands;
+pub mod disk;
 pub mod exit;
 pub mod facts;
 pub mod health;

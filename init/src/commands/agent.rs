@@ -9,7 +9,7 @@ use crate::host::api::{Api, ApiError};
 use crate::host::node::ThisNode;
 use crate::host::report::Report;
 use crate::host::root::Root;
-use crate::host::{clock, reconcile, renewal, systemd, wait};
+use crate::host::{clock, gates, reconcile, renewal, systemd, wait};
 use crate::kubernetes::addons;
 use crate::timeline::{Outcome, What};
 
@@ -162,6 +162,7 @@ impl<'a> Agent<'a> {
     fn await_node(&self) {
         systemd::status("waiting for the node to be Ready");
         let node = &self.this.node.name;
+        let boot = gates::boot_id(self.root);
         let mut has_block = false;
         let ready = wait::until("the node to be Ready", NODE, RETRY_FIRST, || {
             systemd::alive();
@@ -169,7 +170,7 @@ impl<'a> Agent<'a> {
             if !has_block {
                 has_block = reconcile::first_block(&self.api, node, &self.this.settings).map_err(words)?;
             }
-            reconcile::node_is_ready(&self.api, node).map_err(words)?
+            reconcile::node_is_ready(&self.api, node, &boot).map_err(words)?
         });
         if let Err(late) = ready {
             eprintln!("kubeboot: {late}. Everything else starts now");

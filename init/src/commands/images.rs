@@ -25,7 +25,7 @@ const PINNED: &str = "io.cri-containerd.pinned=pinned";
 /// Registry of kubeboot's own images, which no volume may replace: every pod's namespaces hang on them.
 const OWN: &str = "kubeboot.local/";
 /// File systems that such a volume may have: those that the image is tested with, not every parser of the kernel.
-const FILE_SYSTEMS: &str = "iso9660,vfat,ext4";
+const FILE_SYSTEMS: [(&str, Option<&str>); 3] = [("iso9660", None), ("vfat", Some("utf8")), ("ext4", None)];
 /// File system label of a volume with archives.
 const LABEL: &str = "kubeboot-images";
 /// The same, for file systems whose labels are short and in capitals (vfat: 11 characters).
@@ -91,11 +91,9 @@ fn import_volume(root: &Root) -> Result<Told, String> {
         return Ok((Outcome::Skipped, format!("no volume is labelled {LABEL} or {SHORT_LABEL}")));
     };
     let target = root.path(VOLUME);
-    let failed = |error: String| format!("can't mount the volume labelled {LABEL}: {error}");
-    files::make_folder(&target, 0o755).map_err(|error| failed(error.to_string()))?;
-    let (from, to) = (device.display().to_string(), target.display().to_string());
-    process::run("mount", &["-t", FILE_SYSTEMS, "-o", "ro,nodev,nosuid,noexec", &from, &to], ANSWER)
-        .map_err(|error| failed(error.to_string()))?;
+    files::make_folder(&target, 0o755)
+        .and_then(|()| mounts::foreign(&device, &target, &FILE_SYSTEMS))
+        .map_err(|error| format!("can't mount the volume labelled {LABEL}: {error}"))?;
     let result = import_archives(root, &target).and_then(|told| keep_own(root).map(|()| told));
     if let Err(error) = mounts::unmount(&target, false) {
         eprintln!("kubeboot: can't unmount {}: {error}", target.display());

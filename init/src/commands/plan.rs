@@ -1,12 +1,11 @@
 //! `kubeboot plan`: exactly the steps that `kubeboot boot` would take now. Changes nothing.
 
 use std::io::Write as _;
-use std::time::Duration;
 
 use serde_json::json;
 
 use super::Output;
-use super::boot::{Situation, Stop, Told, in_force, role};
+use super::boot::{Patience, Situation, Stop, Told, in_force, role};
 use crate::exit::Exit;
 use crate::host::root::Root;
 use crate::host::{clock, founder};
@@ -68,7 +67,7 @@ fn made(root: &Root) -> Result<Option<Made>, Stop> {
     let mut told = Told::nobody("plan");
     let force = in_force(root, &mut told)?;
     let Some(role) = role(&force.settings)? else { return Ok(None) };
-    let situation = Situation::gather(root, &mut told, &force, role, Duration::ZERO)?;
+    let situation = Situation::gather(root, &mut told, &force, role, Patience::None)?;
     let founder = &situation.founder;
     let steps = plan::plan(founder, &founder::look(root, founder), clock::unix()).map_err(|why| Stop::damaged(&why))?;
     let site = situation.site(root, "");

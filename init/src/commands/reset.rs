@@ -9,9 +9,10 @@ use std::path::Path;
 use crate::exit::Exit;
 use crate::host::console::{self, Console};
 use crate::host::root::Root;
-use crate::host::{clock, files, machine_id, mounts, sources};
+use crate::host::{clock, files, machine_id, mounts, removal, sources};
 use crate::paths;
 use crate::sources::reset::{self, Verdict};
+use crate::words::Block;
 
 /// What is removed below `/var`, beside [`paths::STATE`]: what a node's programs keep there.
 const REMOVED: [&str; 11] = [
@@ -91,21 +92,20 @@ fn confirmed(root: &Root) -> Result<bool, String> {
 /// In the initrd: removes what a reset was asked for. True when one was.
 ///
 /// # Errors
-/// In words. The marker stays, so that the machine never goes on with half of its state.
-pub(super) fn resume(initrd: &Root, real: &Root) -> Result<bool, String> {
+/// Something can't be removed. The marker stays, so that the machine never goes on with half of its state.
+pub(super) fn resume(initrd: &Root, real: &Root) -> Result<bool, Block> {
     let marker = real.path(paths::RESET);
     order(initrd, real, &marker);
     if !files::exists(&marker) {
         return Ok(false);
     }
-    remove(real).map_err(|error| {
-        format!(
-            "the reset that was asked for can't be finished: {error}. The machine does not go on with half of its \
-             state; the next start tries again. Fix: check the disk that holds /var, or empty it"
-        )
-    })?;
-    files::remove(&marker).map_err(|error| format!("can't remove {}: {error}", paths::RESET))?;
-    Ok(true)
+    let removed = remove(real).and_then(|()| files::remove(&marker));
+    removed.map(|()| true).map_err(|error| Block {
+        what: "The reset that was asked for can't be finished".to_owned(),
+        why: vec![format!("what is to be removed below {} can't be: {error}", real.path("/var").display())],
+        state: "The machine does not go on with half of its state; the next start tries again.".to_owned(),
+        fix: vec!["check the disk that holds /var, or replace it.".to_owned()],
+    })
 }
 
 /// Takes an order of the kernel command line or a credential as if the command had been run. It is on disk before
@@ -141,14 +141,16 @@ fn remove(real: &Root) -> io::Result<()> {
         let path = real.path(path);
         // A volume of the operator's own (etcd's disk): its contents go, its mount point stays.
         let own = mounts::is_mount_point(&path);
-        if own { files::empty_folder(&path, &[])? } else { files::remove_tree(&path)? }
+        if own { removal::empty_folder(&path, &[])? } else { removal::remove_tree(&path)? }
     }
-    files::empty_folder(&real.path(paths::STATE), &[real.path(paths::RESET).as_path()])
+    let marker = real.path(paths::RESET);
+    removal::empty_folder(&real.path(paths::STATE), marker.file_name().as_slice())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::removal::tests::nest;
 
     fn machine() -> (tempfile::TempDir, Root) {
         let folder = tempfile::tempdir().unwrap();
@@ -157,7 +159,9 @@ mod tests {
         {
             files::make_folder(&root.path(path), 0o700).unwrap();
         }
-        for path in [paths::NODE, paths::MACHINE_ID, "/var/lib/etcd/db", "/var/lib/other/kept", paths::SLOTS] {
+        for path in
+            [paths::NODE, paths::WAS_READY, paths::MACHINE_ID, "/var/lib/etcd/db", "/var/lib/other/kept", paths::SLOTS]
+        {
             files::write_atomic(&root.path(path), b"x", 0o600).unwrap();
         }
         (folder, root)
@@ -211,11 +215,22 @@ mod tests {
         assert!(files::exists(&root.path(paths::NODE)));
     }
 
+    /// A pod can make these in any volume of its own that lies on the node's disk.
+    #[test]
+    fn no_pod_can_nest_folders_so_deep_that_they_stop_a_reset() {
+        let (_folder, root) = machine();
+        files::make_folder(&root.path(paths::KUBELET), 0o700).unwrap();
+        nest(&root.path(paths::KUBELET), 2000, &"n".repeat(200));
+        files::write_atomic(&root.path(paths::RESET), b"", 0o600).unwrap();
+        assert_eq!(resume(&root, &root), Ok(true));
+        assert!(!files::exists(&root.path(paths::KUBELET)));
+    }
+
     #[test]
     fn a_reset_that_was_cut_goes_on() {
         let (_folder, root) = machine();
         files::write_atomic(&root.path(paths::RESET), b"", 0o600).unwrap();
-        files::remove_tree(&root.path(paths::ETCD_DATA)).unwrap();
+        removal::remove_tree(&root.path(paths::ETCD_DATA)).unwrap();
         files::remove(&root.path(paths::NODE)).unwrap();
         assert_eq!(resume(&root, &root), Ok(true));
         assert!(!files::exists(&root.path(paths::MACHINE_ID)));

@@ -12,12 +12,14 @@ pub mod ports;
 pub mod procfs;
 #[cfg(test)]
 pub(crate) mod sample;
+mod settling;
 
 pub use identity::{Dmi, MachineId};
 pub use kernel::{Kernel, Presence, Version};
 pub use name::{NameProblem, node_name, rfc1123_problem};
-pub use network::{Address, Interface, Network, NoNodeAddress, NodeAddress, Route};
+pub use network::{Address, Interface, Link, Network, NoNodeAddress, NodeAddress, Route};
 pub use ports::{Owner, Socket};
+pub use settling::{OTHERS, Unrest};
 
 use crate::slots::SeatFacts;
 
@@ -150,6 +152,9 @@ impl WriteLatency {
         Some(WriteLatency { writes, p50: rank(50)?, p99: rank(99)? })
     }
 }
+
+/// 2026-01-01, in seconds since 1970: no image of kubeboot is older, whatever the time stamps in it say.
+pub const EARLIEST: u64 = 1_767_225_600;
 
 /// The clock and what speaks for or against it. Times are seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -40,7 +40,9 @@ pub fn look(root: &Root, founder: &Founder) -> Sight {
     let name =
         |path: std::path::PathBuf| path.file_name()?.to_str().map(|name| format!("{}/{name}", operators::DIRECTORY));
     paths.extend(kept.into_iter().filter_map(name));
-    observe::look(root, paths.iter().map(String::as_str))
+    let mut sight = observe::look(root, paths.iter().map(String::as_str));
+    sight.note_etcd(observe::etcd(root));
+    sight
 }
 
 /// Does what a plan says. `seed` is the one that the operator gave; `done` hears of each step.

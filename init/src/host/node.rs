@@ -65,14 +65,15 @@ impl ThisNode {
         self.settings.role != Some(Role::Worker)
     }
 
-    /// What its gates compare with.
-    pub fn expected(&self) -> Expected {
+    /// What its gates compare with. `boot` is the id of this boot.
+    pub fn expected(&self, boot: String) -> Expected {
         let settings = &self.settings;
         let static_pods =
             if self.is_control_plane() { static_pods::NAMES.map(str::to_owned).into() } else { Vec::new() };
         let coredns = settings.addons.iter().any(|addon| addon == "coredns");
         Expected {
             node: self.node.name.clone(),
+            boot,
             kubelet: format!("v{}", self.seat.kubernetes),
             static_pods,
             proxy: settings.proxy != ProxyMode::None,

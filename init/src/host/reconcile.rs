@@ -92,15 +92,17 @@ pub fn first_block(api: &Api, node: &str, settings: &crate::settings::Settings) 
     Ok(true)
 }
 
-/// Whether the node is Ready; `Err` within says what it is instead.
+/// Whether the node has been Ready at this boot, whose id is `boot`; `Err` within says what it is instead.
 ///
 /// # Errors
 /// A call that fails.
-pub fn node_is_ready(api: &Api, node: &str) -> Result<Result<(), String>, ApiError> {
+pub fn node_is_ready(api: &Api, node: &str, boot: &str) -> Result<Result<(), String>, ApiError> {
     let Some(found) = api.get_optional(&format!("/api/v1/nodes/{node}"))? else {
         return Ok(Err(format!("the kubelet has not registered {node}")));
     };
-    Ok(match node_from(&found).ready {
+    let found = node_from(&found);
+    Ok(match found.ready {
+        _ if found.boot != boot => Err("the kubelet has not reported at this boot".to_owned()),
         Some(ready) if ready.status => Ok(()),
         Some(not) => Err(format!("{}: {}", not.reason, not.message)),
         None => Err("the kubelet has not reported yet".to_owned()),

@@ -80,6 +80,14 @@ pub fn restart_if_running(unit: &str) -> Result<(), Failure> {
     process::run("systemctl", &["try-restart", "--no-block", unit], ANSWER).map(drop)
 }
 
+/// Starts a unit again if it runs, and waits until it has started or failed.
+///
+/// # Errors
+/// systemctl's, which are also the unit's; a unit that needs longer than `limit`.
+pub fn await_restart_if_running(unit: &str, limit: Duration) -> Result<(), Failure> {
+    process::run("systemctl", &["try-restart", unit], limit).map(drop)
+}
+
 /// Tells systemd that the service is up. Without a manager there is nobody to tell, which is no error.
 pub fn ready(status: &str) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(status)]);

@@ -27,6 +27,10 @@ pub fn renders(site: &Site<'_>) -> Vec<Render> {
     renders
 }
 
+/// Where containerd keeps what it knows of the containers that run, one folder each, by id. On a tmpfs, so each was
+/// started at this boot: `state` below, the runtime's plugin (containerd's core/runtime/v2/bundle.go), the namespace.
+pub const CONTAINERS: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
+
 fn config(own_network: bool) -> String {
     let seat = paths::SEAT;
     // A plugin that the user brings writes to /opt/cni/bin and /etc/cni/net.d, as every one of them expects.

@@ -32,6 +32,7 @@ pub struct Founder {
 /// A part of what should be. Each is compared with what is, in the order of [`ORDER`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
+    Etcd,
     Strays,
     Directories,
     Node,
@@ -51,6 +52,7 @@ enum Part {
 /// The founder's order. The cluster's id is on disk before any key of the cluster is made; the settings are frozen,
 /// which says that the founding is complete, only when everything else is on disk.
 const ORDER: &[Part] = &[
+    Part::Etcd,
     Part::Strays,
     Part::Directories,
     Part::Node,
@@ -99,6 +101,7 @@ impl Founder {
             paths::SEED,
             paths::NODE,
             paths::FROZEN,
+            paths::WAS_READY,
             SERVICE_ACCOUNT_KEY,
             SERVICE_ACCOUNT_PUBLIC_KEY,
             encryption::PATH,
@@ -173,10 +176,13 @@ impl Founder {
 
 /// etcd makes it when it starts for the first time.
 const ETCD_MEMBER: &str = "/var/lib/etcd/member";
+/// What etcd writes first into its database, in bytes: the four pages of an empty one (`init` in bbolt's db.go). The
+/// first commit makes it larger.
+const EMPTY_DATABASE: u64 = 4 * 4096;
 
 /// Whether the founding was once complete: from then on, what can't be made again is never replaced.
 pub fn founded(sight: &Sight) -> bool {
-    sight.exists(paths::FROZEN) || sight.exists(ETCD_MEMBER)
+    [paths::FROZEN, paths::WAS_READY, ETCD_MEMBER].into_iter().any(|path| sight.exists(path))
 }
 
 /// Compares what should be with what is.
@@ -190,6 +196,7 @@ pub fn plan(founder: &Founder, sight: &Sight, now: Unix) -> Result<Vec<Step>, Da
     let mut authorities = BTreeMap::new();
     for part in ORDER {
         match part {
+            Part::Etcd => steps.extend(found.etcd()?),
             Part::Strays => steps.extend(found.strays()),
             Part::Directories => steps.extend(found.directories()),
             Part::Node => steps.extend(found.node()?),
@@ -221,6 +228,31 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
+    /// etcd's data is etcd's own. But where it is missing etcd begins an empty cluster without a word, which must not
+    /// happen to one that was in use.
+    fn etcd(&self) -> Result<Option<Step>, Damaged> {
+        let etcd = self.sight.etcd();
+        if self.sight.exists(paths::WAS_READY) {
+            let parts = [(&etcd.database, paths::ETCD_DATABASE, "etcd's database")];
+            let parts = parts.into_iter().chain([(&etcd.log, paths::ETCD_LOG, "etcd's write-ahead log")]);
+            for (amount, path, what) in parts {
+                let found = match amount {
+                    Ok(0) => "missing or empty",
+                    Ok(_) => continue,
+                    Err(reason) => reason,
+                };
+                let (path, what, found) = (path.to_owned(), what.to_owned(), found.to_owned());
+                return Err(Damaged::EtcdGone { path, what, found });
+            }
+            return Ok(None);
+        }
+        // A power cut while etcd makes its database may leave pages of zeros, which it never starts from again. It
+        // makes its log only when the database is on disk, and commits nothing before: nothing is lost.
+        let half_made = etcd.log == Ok(0) && matches!(etcd.database, Ok(1..=EMPTY_DATABASE));
+        let because = "etcd was making it when the power went, and nothing is in it yet".to_owned();
+        Ok(half_made.then(|| Step::Remove { path: paths::ETCD_DATABASE.to_owned(), because }))
+    }
+
     fn strays(&self) -> Vec<Step> {
         let paths = self.sight.present().filter(|path| path.ends_with(".kubeboot-new"));
         let because = "left half written by a power cut";

@@ -1,7 +1,7 @@
 //! Rules over the kernel, the hardware and the clock.
 
 use super::{Finding, Outcome, Subject, error, given, size, warning};
-use crate::facts::{Presence, Swap, Version};
+use crate::facts::{EARLIEST, Presence, Swap, Version};
 use crate::settings::{Backend, ProxyMode, Role};
 
 pub(super) fn container(subject: &Subject) -> Outcome {
@@ -159,8 +159,6 @@ pub(super) fn swap(subject: &Subject) -> Outcome {
     })
 }
 
-/// 2026-01-01: no image of kubeboot is older.
-const EARLIEST: u64 = 1_767_225_600;
 /// An image may be used for so long before its date speaks against the clock: 15 years, in seconds.
 const LIFE: u64 = 15 * 365 * 24 * 3600;
 /// A difference between system and hardware clock that no start-up explains: a time zone is at least that, in seconds.

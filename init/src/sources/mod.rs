@@ -9,7 +9,7 @@ mod credentials;
 mod gzip;
 mod metadata;
 mod mime;
-mod network;
+pub(crate) mod network;
 pub mod reset;
 mod schema;
 mod tree;

@@ -103,6 +103,15 @@ pub fn note(text: &str, paint: Paint) -> String {
     format!("{} {}", paint.tone(Tone::Note, "[note]"), one_line(text))
 }
 
+/// Whether two texts differ in nothing but figures: times, sizes and counts move without being news.
+pub fn same_but_for_figures(one: &str, other: &str) -> bool {
+    let words = |text: &str| -> Vec<String> {
+        let split = text.split(|c: char| c.is_ascii_digit());
+        split.filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    };
+    words(one) == words(other)
+}
+
 /// Control characters, which would let a text drive the terminal, become blanks.
 pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()

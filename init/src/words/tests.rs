@@ -2,6 +2,13 @@ use super::*;
 use crate::settings::{Origin, Source};
 
 #[test]
+fn figures_alone_are_no_difference() {
+    assert!(same_but_for_figures("only 900 MiB of 4.0 GiB are free", "only 1200 MiB of 4.0 GiB are free"));
+    assert!(!same_but_for_figures("swap is on", "swap is off"));
+    assert!(!same_but_for_figures("port 6443", "port 6443 and 2379"));
+}
+
+#[test]
 fn steps() {
     let lines = [
         step(Outcome::Done, "etcd's certificate authority", Duration::from_micros(4200), Paint::Plain),

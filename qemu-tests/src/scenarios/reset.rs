@@ -40,7 +40,8 @@ fn reset(stage: &mut Stage) -> Result<()> {
 fn parameter(stage: &mut Stage) -> Result<()> {
     let disk = stage.founded_disk()?;
     {
-        let key = Var::write(&disk)?.path("/var/lib/kubeboot/kubernetes/pki/ca.key");
+        let var = Var::write(&disk)?;
+        let key = var.path("/var/lib/kubeboot/kubernetes/pki/ca.key");
         fs::remove_file(&key).with_context(|| format!("can't remove {}", key.display()))?;
     }
     let spec = stage.founder(&disk);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::exit::Exit;
+use crate::exit::{Exit, TRIED_AGAIN_AFTER};
 use crate::host::console::Console;
 use crate::host::report::Report;
 use crate::host::root::Root;
@@ -12,7 +12,7 @@ use crate::host::{clock, files, systemd};
 use crate::paths;
 use crate::plan::Damaged;
 use crate::sources::reset;
-use crate::timeline::{Outcome, What};
+use crate::timeline::{Event, Outcome, What};
 use crate::words::{self, Block, Paint};
 
 /// Why a command ends early.
@@ -61,18 +61,35 @@ pub struct Told {
     report: Option<Report>,
     /// Lines that wait until there is nothing more urgent to do: a serial console takes its time.
     waiting: Vec<(String, Outcome, Duration)>,
+    /// The error that the attempt before this one ended with, until this one has come to anything else.
+    before: Option<Value>,
+    /// Events that wait as long.
+    held: Vec<Event>,
 }
 
 impl Told {
     /// Opens console and report. Never fails.
     pub fn open(root: &Root, command: &'static str) -> Self {
         let (console, report) = (Some(Console::open(root)), Some(Report::open(root)));
-        Told { command, console, report, waiting: Vec::new() }
+        Told { command, console, report, waiting: Vec::new(), before: None, held: Vec::new() }
+    }
+
+    /// [`Told::open`] for a command that is tried again until it succeeds: after a failure everything waits until it is
+    /// known that something is other than it was. The journal gets all of it.
+    pub fn open_again(root: &Root, command: &'static str) -> Self {
+        let mut told = Told::open(root, command);
+        told.before = last_error(root);
+        if told.before.is_some()
+            && let Some(console) = &mut told.console
+        {
+            console.hold();
+        }
+        told
     }
 
     /// For commands that look and change nothing: nobody hears.
     pub fn nobody(command: &'static str) -> Self {
-        Told { command, console: None, report: None, waiting: Vec::new() }
+        Told { command, console: None, report: None, waiting: Vec::new(), before: None, held: Vec::new() }
     }
 
     /// Opens the report again, after its device was named.
@@ -123,9 +140,21 @@ impl Told {
         }
     }
 
+    /// Something has come of this attempt: what waits is told, and everything later at once.
+    pub fn release(&mut self) {
+        self.before = None;
+        self.flush();
+        if let Some(console) = &mut self.console {
+            console.release();
+        }
+        for event in std::mem::take(&mut self.held) {
+            self.send(event);
+        }
+    }
+
     /// A secret: to the console only.
     pub fn secret(&mut self, text: impl Fn(Paint) -> zeroize::Zeroizing<String>) {
-        self.flush();
+        self.release();
         if let Some(console) = &mut self.console {
             console.say_secret(text);
         }
@@ -133,24 +162,51 @@ impl Told {
 
     /// An event.
     pub fn emit(&mut self, what: What) {
-        if let Some(report) = &mut self.report {
-            report.emit(what);
+        let event = Event::at(clock::monotonic(), what);
+        if self.before.is_some() {
+            self.held.push(event);
+        } else {
+            self.send(event);
         }
     }
 
-    /// Says why the command ends, everywhere: console, journal, report, `systemctl status`, `kubeboot status`.
+    fn send(&mut self, event: Event) {
+        if let Some(report) = &mut self.report {
+            report.send(&event);
+        }
+    }
+
+    /// Says why the command ends, everywhere: console, journal, report, `systemctl status`, `kubeboot status`. What the
+    /// attempt before has said already is not said again on the console and in the report.
     pub fn stop(&mut self, root: &Root, stop: &Stop) -> Exit {
-        let block = &advised(root, &stop.block);
-        self.say(|paint| block.text(paint));
-        let message = block.line();
-        self.emit(What::Error { command: self.command.to_owned(), message: message.clone() });
-        systemd::status(&message);
+        let mut block = advised(root, &stop.block);
+        if self.command == "boot" && stop.exit.is_tried_again() {
+            block.state += &format!(" It is tried again every {TRIED_AGAIN_AFTER} s.");
+        }
         let kept = Stop { exit: stop.exit, block: block.clone() }.json(self.command);
+        let before = self.before.as_ref().map(Value::to_string);
+        if before.is_some_and(|before| words::same_but_for_figures(&before, &kept.to_string())) {
+            self.say(|paint| block.text(paint));
+            self.held.clear();
+            if let Some(console) = &mut self.console {
+                console.forget_held();
+            }
+        } else {
+            self.release();
+            self.say(|paint| block.text(paint));
+            self.emit(What::Error { command: self.command.to_owned(), message: block.line() });
+        }
+        systemd::status(&block.line());
         if let Err(error) = files::write_volatile(&root.path(paths::LAST_ERROR), kept.to_string().as_bytes(), 0o644) {
             self.note(&format!("{} could not be written: {error}", paths::LAST_ERROR));
         }
         stop.exit
     }
+}
+
+/// What the attempt before this one ended with; none if it is the first, or if that can't be read.
+fn last_error(root: &Root) -> Option<Value> {
+    serde_json::from_slice(&files::read_optional(&root.path(paths::LAST_ERROR)).ok()??).ok()
 }
 
 #[cfg(test)]
@@ -173,5 +229,49 @@ mod tests {
         insta::assert_snapshot!(advised(&root, &stop.block).text(Paint::Plain));
         let clock = Stop::damaged(&Damaged::Clock { path: String::new(), what: String::new(), now: 0 });
         assert_eq!(advised(&root, &clock.block), clock.block);
+    }
+
+    fn stop(why: &str) -> Stop {
+        let block = Block { what: "No".into(), why: vec![why.into()], state: "As before.".into(), fix: Vec::new() };
+        Stop { exit: Exit::Preflight, block }
+    }
+
+    /// One attempt that notes something and fails; what it put on the screen, and how many events it recorded.
+    fn attempt(root: &Root, why: Option<&str>) -> (String, usize) {
+        let (screen, events) = (root.path("/dev/console"), root.path(paths::EVENTS));
+        std::fs::write(&screen, "").unwrap();
+        let count = || std::fs::read_to_string(&events).unwrap_or_default().lines().count();
+        let before = count();
+        let mut told = Told { console: Some(Console::on_screen(root)), ..Told::open(root, "boot") };
+        told.before = last_error(root);
+        if told.before.is_some() {
+            told.console.as_mut().unwrap().hold();
+        }
+        told.step("look", Outcome::Done, Duration::ZERO);
+        told.note("a warning");
+        match why {
+            Some(why) => assert_eq!(told.stop(root, &stop(why)), Exit::Preflight),
+            None => told.release(),
+        }
+        (std::fs::read_to_string(screen).unwrap(), count() - before)
+    }
+
+    #[test]
+    fn an_error_is_said_again_only_when_it_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        for path in ["/dev", "/run", paths::RUN] {
+            std::fs::create_dir_all(root.path(path)).unwrap();
+        }
+        let all = |why: &str| {
+            format!("[done] look (0.0 ms)\n[note] a warning\nNo:\n  {why}\nAs before. It is tried again every 15 s.\n")
+        };
+        assert_eq!(attempt(&root, Some("swap is on")), (all("swap is on"), 2));
+        assert_eq!(attempt(&root, Some("swap is on")), (String::new(), 0));
+        assert_eq!(attempt(&root, Some("800 MiB free")), (all("800 MiB free"), 2));
+        assert_eq!(attempt(&root, Some("790 MiB free")), (String::new(), 0), "a figure that moves is no news");
+        let last: Value = serde_json::from_slice(&std::fs::read(root.path(paths::LAST_ERROR)).unwrap()).unwrap();
+        assert_eq!(last["why"][0], "790 MiB free", "but it is kept for who asks");
+        assert_eq!(attempt(&root, None), ("[done] look (0.0 ms)\n[note] a warning\n".to_owned(), 1));
     }
 }

@@ -92,6 +92,9 @@ fn slots(status: &Status) -> String {
         };
         out += &format!("  {slot:<8} {words}\n");
     }
+    if let Some(floor) = slots.floor {
+        out += &format!("  {:<8} {floor}: no release below it runs on this machine's data\n", "floor");
+    }
     for over in status.seat.iter().flat_map(|seat| &seat.passed_over) {
         out += &format!("  {} was passed over: {}\n", over.seat, over.why);
     }
@@ -188,7 +191,7 @@ mod tests {
     #[test]
     fn a_node_in_trouble_says_everything() {
         let verdict = |gate: &str, pass, observed: &str| Verdict { gate: gate.into(), pass, observed: observed.into() };
-        let mut slots = Slots::default();
+        let mut slots = Slots { floor: "1.37.0-0".parse().ok(), ..Slots::default() };
         slots.slots.insert(
             Slot::A,
             Content {

@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -70,8 +69,9 @@ fn gather_from(root: &Root, probe: Probe, ipv4: Result<Ipv4, String>) -> Facts {
     }
 }
 
-/// Waits, at most for `limit`, until this machine has the address that its node is to have, and puts what was learnt of
-/// the network into `facts`: at boot the other facts are there long before DHCP has answered.
+/// Waits, at most for `limit`, looking every `pause`, until this machine has the address that its node is to have and
+/// nothing speaks against taking it, and puts what was learnt of the network into `facts`: at boot the other facts are
+/// there long before DHCP has answered.
 ///
 /// # Errors
 /// The deadline, with the reason why there is no address; preflight then says the same with its fix.
@@ -80,8 +80,10 @@ pub fn await_address(
     facts: &mut Facts,
     settings: &Settings,
     limit: Duration,
+    pause: Duration,
 ) -> Result<NodeAddress, TimedOut> {
-    let found = await_network(facts, settings, limit, || network::gather(root, network::ipv4_addresses()).into());
+    let look = || network::gather(root, network::ipv4_addresses()).into();
+    let found = await_network(facts, settings, limit, pause, look);
     // The answer that brought the address brought these too.
     facts.name_servers = name_servers(root);
     found
@@ -91,13 +93,22 @@ fn await_network(
     facts: &mut Facts,
     settings: &Settings,
     limit: Duration,
+    pause: Duration,
     mut look: impl FnMut() -> Fact<Network>,
 ) -> Result<NodeAddress, TimedOut> {
-    // A look takes a fraction of a millisecond.
-    wait::until("the node's address", limit, Duration::from_millis(25), || {
-        facts.node_address(settings).or_else(|_| {
+    let mut there = None;
+    let mut judge = |facts: &Facts| {
+        let address = facts.node_address(settings).map_err(|problem| problem.to_string())?;
+        let since = *there.get_or_insert_with(clock::monotonic);
+        match facts.unrest(settings, &address) {
+            Some(unrest) if !unrest.is_over(clock::monotonic().saturating_sub(since)) => Err(unrest.to_string()),
+            _ => Ok(address),
+        }
+    };
+    wait::until("the node's address", limit, pause, || {
+        judge(facts).or_else(|_| {
             facts.network = look();
-            facts.node_address(settings).map_err(|problem| problem.to_string())
+            judge(facts)
         })
     })
 }
@@ -145,11 +156,9 @@ fn swap(root: &Root) -> Fact<Vec<crate::facts::Swap>> {
 }
 
 fn time(root: &Root) -> Clock {
-    let stamp = |path: &str| fs::metadata(root.path(path)).map(|file| file.mtime()).unwrap_or_default();
-    let image = stamp("/usr/lib/os-release").max(stamp("/usr/lib/clock-epoch"));
     Clock {
         now: clock::unix(),
-        image: u64::try_from(image).unwrap_or_default(),
+        image: clock::image(root),
         hardware: text_or_empty(root, "/sys/class/rtc/rtc0/since_epoch").trim().parse().ok(),
         // systemd-timesyncd makes it, and so do other time services that systemd knows (systemd-timesyncd(8)).
         synchronized: root.path("/run/systemd/timesync/synchronized").exists(),

@@ -260,7 +260,7 @@ fn an_address_that_comes_later_is_waited_for() {
     let (mut facts, settings) = (sample::facts(), sample::settings());
     let (mut looks, complete) = (0, sample::network());
     facts.network = Fact::Known(Network::default());
-    let found = await_network(&mut facts, &settings, Duration::from_secs(10), || {
+    let found = await_network(&mut facts, &settings, Duration::from_secs(10), Duration::from_millis(1), || {
         looks += 1;
         Fact::Known(if looks < 3 { Network::default() } else { complete.clone() })
     });
@@ -273,6 +273,35 @@ fn an_address_that_never_comes_is_given_up_with_the_reason() {
     let (mut facts, settings) = (sample::facts(), sample::settings());
     facts.network = Fact::Known(Network::default());
     let look = || Fact::Known(Network::default());
-    let error = await_network(&mut facts, &settings, Duration::ZERO, look).expect_err("no address");
+    let error = await_network(&mut facts, &settings, Duration::ZERO, Duration::ZERO, look).expect_err("no address");
     assert_eq!((error.condition.as_str(), error.seen.as_str()), ("the node's address", "no default route"));
+}
+
+#[test]
+fn an_address_that_a_network_config_will_replace_is_not_taken() {
+    let (mut facts, mut settings) = (sample::facts(), sample::settings());
+    let text = "# x\n[Match]\nName=eth0\n\n[Network]\nDHCP=no\n".to_owned();
+    settings.os.network = vec![crate::settings::NetworkFile { name: "10-kubeboot-eth0.network".into(), text }];
+    let machine = Machine::new();
+    machine.put("/sys/class/net/eth0/ifindex", "2\n");
+    machine.put("/sys/class/net/eth0/type", "1\n");
+    machine.put("/sys/class/net/eth0/carrier", "1\n");
+    let state = |admin: &str, file: &str| {
+        let file =
+            format!("# private\nADMIN_STATE={admin}\nOPER_STATE=routable\nNETWORK_FILE=/run/systemd/network/{file}\n");
+        machine.put("/run/systemd/netif/links/2", &file);
+    };
+    let mut looks = 0;
+    facts.network = Fact::Known(Network::default());
+    let found = await_network(&mut facts, &settings, Duration::from_secs(10), Duration::from_millis(1), || {
+        looks += 1;
+        match looks {
+            1 => state("configured", "80-kubeboot-ethernet.network"),
+            2 => state("configuring", "10-kubeboot-eth0.network"),
+            _ => state("configured", "10-kubeboot-eth0.network"),
+        }
+        machine.facts().network
+    });
+    assert_eq!(found.map(|address| address.interface).as_deref(), Ok("eth0"));
+    assert_eq!(looks, 3);
 }

@@ -266,8 +266,35 @@ fn node_certificates_are_renewed_in_time_and_authorities_never() {
 #[test]
 fn a_clock_that_is_behind_stops_the_boot_instead_of_replacing_authorities() {
     let (_folder, root) = machine();
+    stamp(&root, NOW - 90 * DAY);
     found(&root, NOW);
-    assert!(matches!(planned(&root, NOW - DAY), Err(Damaged::Clock { .. })));
+    assert!(matches!(planned(&root, NOW - 90 * DAY - 1), Err(Damaged::Clock { .. })));
+}
+
+/// An image that was made then.
+fn stamp(root: &Root, made: Unix) {
+    let path = root.path("/usr/lib/os-release");
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let file = std::fs::File::create(path).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(made)).unwrap();
+}
+
+#[test]
+fn a_clock_that_a_time_server_sets_back_leaves_a_cluster_that_works() {
+    let hour = 60 * 60;
+    let (_folder, root) = machine();
+    stamp(&root, NOW - 90 * DAY);
+    found(&root, NOW + 14 * hour);
+    assert_eq!(planned(&root, NOW).unwrap(), [], "a hardware clock on the local time of Kiritimati");
+    // Far ahead: what has an end soon is made again, what can't be is valid.
+    let (_folder, root) = machine();
+    stamp(&root, NOW - 90 * DAY);
+    found(&root, NOW + 60 * DAY);
+    let steps = planned(&root, NOW).unwrap();
+    let again =
+        |step: &Step| matches!(step, Step::Issue { .. } | Step::Link { .. } | Step::Operator { .. } | Step::Flush);
+    assert!(!steps.is_empty() && steps.iter().all(again), "{steps:?}");
+    found(&root, NOW);
 }
 
 #[test]
@@ -296,6 +323,80 @@ fn settings_that_etcd_was_filled_under_are_never_frozen_anew() {
     std::fs::remove_file(root.path(paths::FROZEN)).unwrap();
     std::fs::create_dir(root.path("/var/lib/etcd/member")).unwrap();
     assert!(planned(&root, NOW).unwrap_err().to_string().contains(paths::FROZEN));
+}
+
+/// etcd's data, with so many bytes in its database and its log; none means that the file is not there.
+fn etcd(root: &Root, database: Option<usize>, log: Option<usize>) {
+    let _ = std::fs::remove_dir_all(root.path("/var/lib/etcd/member"));
+    let log_file = format!("{}/0.wal", paths::ETCD_LOG);
+    for (path, bytes) in [(paths::ETCD_DATABASE, database), (log_file.as_str(), log)] {
+        if let Some(bytes) = bytes {
+            let place = root.path(path);
+            std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+            std::fs::write(place, vec![0; bytes]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_was_ready_does_not_start_without_etcds_data() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    etcd(&root, Some(1 << 20), Some(1 << 10));
+    std::fs::write(root.path(paths::WAS_READY), "").unwrap();
+    assert_eq!(planned(&root, NOW).unwrap(), []);
+    let before = files(&root).into_keys().filter(|path| !path.starts_with(paths::ETCD_DATA)).collect::<Vec<_>>();
+    let losses = [
+        (None, None, paths::ETCD_DATABASE),
+        (Some(0), Some(9), paths::ETCD_DATABASE),
+        (None, Some(9), paths::ETCD_DATABASE),
+        (Some(9), None, paths::ETCD_LOG),
+        (Some(9), Some(0), paths::ETCD_LOG),
+    ];
+    for (database, log, named) in losses {
+        etcd(&root, database, log);
+        let damaged = planned(&root, NOW).unwrap_err();
+        assert!(damaged.to_string().starts_with(&format!("{named} (etcd's ")), "{damaged}");
+        assert!(damaged.fix().concat().contains("restore /var/lib/etcd from a snapshot"), "{:?}", damaged.fix());
+    }
+    let after = files(&root).into_keys().filter(|path| !path.starts_with(paths::ETCD_DATA)).collect::<Vec<_>>();
+    assert_eq!(after, before);
+}
+
+#[test]
+fn what_a_machine_that_was_ready_has_is_never_founded_anew() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    std::fs::write(root.path(paths::WAS_READY), "").unwrap();
+    etcd(&root, Some(1 << 20), Some(1 << 10));
+    std::fs::remove_dir_all(root.path("/var/lib/etcd/member")).unwrap();
+    std::fs::remove_file(root.path(paths::FROZEN)).unwrap();
+    std::fs::remove_file(root.path(Authority::Cluster.key())).unwrap();
+    assert!(planned(&root, NOW).is_err());
+    etcd(&root, Some(1 << 20), Some(1 << 10));
+    assert!(planned(&root, NOW).unwrap_err().to_string().contains("ca.key"));
+}
+
+#[test]
+fn only_a_database_that_etcd_was_just_making_is_removed() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    let removed = |database, log| {
+        etcd(&root, database, log);
+        let steps = planned(&root, NOW).unwrap();
+        let database = |step: &&Step| matches!(step, Step::Remove { path, .. } if path == paths::ETCD_DATABASE);
+        assert_eq!(steps.iter().filter(|step| **step != Step::Flush).count(), steps.iter().filter(database).count());
+        !steps.is_empty()
+    };
+    assert!(removed(Some(16384), None), "zeros, where the power went before they were replaced");
+    assert!(removed(Some(1), None));
+    assert!(!removed(None, None), "etcd never ran");
+    assert!(!removed(Some(0), None), "etcd starts from an empty file");
+    assert!(!removed(Some(16385), None), "something was committed");
+    assert!(!removed(Some(16384), Some(64)), "there is a log to recover from");
+    removed(Some(16384), None);
+    found(&root, NOW);
+    assert!(!root.path(paths::ETCD_DATABASE).exists());
 }
 
 #[test]
