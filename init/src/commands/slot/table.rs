@@ -24,7 +24,9 @@ impl<'a> Table<'a> {
             Ok(None) => Ok(Slots::default()),
             Ok(Some(bytes)) => slots::read(&bytes).map_err(|unbelievable| {
                 let fix = match &unbelievable {
-                    Unbelievable::Damaged(_) => "kubeboot upgrade writes a new table",
+                    Unbelievable::Damaged(_) => {
+                        "restore it from a backup; until then this machine keeps to its factory release"
+                    }
                     Unbelievable::Later { .. } => "boot an OS image at least as new as the one before",
                 };
                 (unbelievable.to_string(), fix)
