@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::exit::Exit;
 use crate::facts::{self, Facts, NodeAddress};
-use crate::host::facts::{Probe, await_address, gather_with};
+use crate::host::facts::{Probe, await_address, await_time, gather_with};
 use crate::host::root::Root;
 use crate::host::wait::TimedOut;
 use crate::host::{clock, files, founder, sources, systemd};
@@ -46,6 +46,10 @@ pub enum Patience {
 const ADDRESS: Duration = Duration::from_secs(120);
 /// How often a node says on the console what it still waits for.
 const REMIND: Duration = Duration::from_secs(60);
+/// How long a new machine whose clock can't be believed waits for a time server.
+const TIME: Duration = Duration::from_secs(60);
+/// A wait as short as a single look was none.
+const WORTH_TELLING: Duration = Duration::from_millis(100);
 /// Between looks at the network: one takes a fraction of a millisecond.
 const LOOK: Duration = Duration::from_millis(25);
 /// Between looks of a node that has waited long: the cause is then outside.
@@ -137,6 +141,9 @@ impl Situation {
         let start = clock::monotonic();
         let address = network(root, told, &mut facts, force, role, patience);
         told.step("wait for an address", ended(address.is_ok()), clock::monotonic().saturating_sub(start));
+        if patience == Patience::Boot && address.is_ok() {
+            time(root, told, &mut facts, force);
+        }
         let start = clock::monotonic();
         let report = preflight::run(&facts, settings, role);
         let summary = format!("preflight: {}", report.summary());
@@ -212,6 +219,21 @@ fn network(
         // News, whatever the attempt before ended with.
         told.release();
         told.note(&reminder);
+    }
+}
+
+/// Certificates are made by the clock. A new machine whose clock has lost its battery waits for a time server, which it
+/// can ask now; a node that has certificates renews them when the clock is set.
+fn time(root: &Root, told: &mut Told, facts: &mut Facts, force: &InForce) {
+    let start = clock::monotonic();
+    let limit = if force.node { Duration::ZERO } else { TIME };
+    if !force.node && preflight::is_doubtful(&facts.clock, start.as_secs()) {
+        systemd::status("waiting for a time server: this machine's clock can't be believed");
+    }
+    let heard = await_time(root, facts, limit);
+    let took = clock::monotonic().saturating_sub(start);
+    if took >= WORTH_TELLING {
+        told.step("wait for a time server", if heard.is_ok() { Outcome::Done } else { Outcome::Failed }, took);
     }
 }
 

@@ -12,6 +12,8 @@ use super::root::Root;
 use super::wait::{self, TimedOut};
 use crate::facts::{Clock, Dmi, Fact, Facts, MachineId, Network, NodeAddress, procfs};
 use crate::paths;
+use crate::plan;
+use crate::preflight;
 use crate::settings::Settings;
 
 mod kernel;
@@ -110,6 +112,21 @@ fn await_network(
             facts.network = look();
             judge(facts)
         })
+    })
+}
+
+/// Looks at the clock again, and where it is doubtful waits for a time server, at most for `limit`: what is found stands
+/// in `facts` then. A machine that has just got its address hears one within seconds.
+///
+/// # Errors
+/// The deadline: no time server was heard.
+pub fn await_time(root: &Root, facts: &mut Facts, limit: Duration) -> Result<(), TimedOut> {
+    wait::until("a time server", limit, Duration::from_millis(100), || {
+        facts.clock = time(root);
+        match preflight::is_doubtful(&facts.clock, clock::monotonic().as_secs()) {
+            true => Err(format!("the clock is at {} seconds since 1970, and nobody confirmed it", facts.clock.now)),
+            false => Ok(()),
+        }
     })
 }
 

@@ -305,3 +305,15 @@ fn an_address_that_a_network_config_will_replace_is_not_taken() {
     assert_eq!(found.map(|address| address.interface).as_deref(), Ok("eth0"));
     assert_eq!(looks, 3);
 }
+
+#[test]
+fn a_dead_hardware_clock_is_waited_out_until_a_time_server_was_heard() {
+    let machine = Machine::new();
+    machine.put("/sys/class/rtc/rtc0/since_epoch", "12\n");
+    let mut facts = machine.facts();
+    let late = await_time(&machine.root(), &mut facts, Duration::ZERO).expect_err("nobody was heard");
+    assert_eq!(late.condition, "a time server");
+    machine.put("/run/systemd/timesync/synchronized", "");
+    assert_eq!(await_time(&machine.root(), &mut facts, Duration::ZERO), Ok(()));
+    assert!(facts.clock.synchronized, "what preflight judges is what was seen last");
+}
