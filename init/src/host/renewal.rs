@@ -50,7 +50,7 @@ pub fn renew(root: &Root, this: &ThisNode) -> Result<Renewed, String> {
 
 /// What the node's files are compared with: the frozen settings and the pinned node.
 pub fn as_founder(this: &ThisNode) -> Founder {
-    Founder { settings: this.settings.clone(), node: this.node.clone(), seed_given: true, frozen: this.frozen.text() }
+    Founder { settings: this.settings.clone(), node: this.node.clone(), given: None, frozen: this.frozen.text() }
 }
 
 /// Renders every static pod, those that wait for the API server too, and returns the manifests that were written: the

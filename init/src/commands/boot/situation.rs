@@ -163,15 +163,15 @@ impl Situation {
                 return Err(refused(errors));
             }
         };
-        let founder = Founder {
-            settings: settings.clone(),
-            node: node(root, &facts, settings, address.ip),
-            seed_given: matches!(force.token, Some(Token::Seed(_))),
-            frozen: force.frozen.text(),
-        };
         let seed = match &force.token {
             Some(Token::Seed(seed)) => Some(seed.clone()),
             _ => None,
+        };
+        let founder = Founder {
+            settings: settings.clone(),
+            node: node(root, &facts, settings, address.ip),
+            given: seed.as_ref().map(|seed| seed.founding_key().public()),
+            frozen: force.frozen.text(),
         };
         Ok(Situation { founder, seed, mtu: address.mtu })
     }
@@ -245,9 +245,9 @@ fn waiting_for(report: &preflight::Report, late: &TimedOut) -> String {
     format!("still waiting for {}: {why}", late.condition)
 }
 
-/// Who the node is: as pinned, else as the facts have it now.
+/// Who the node is: as pinned, once the facts hold it fast, else as they have it now.
 fn node(root: &Root, facts: &Facts, settings: &Settings, address: std::net::IpAddr) -> Node {
-    let pinned = files::read_optional(&root.path(paths::NODE)).ok().flatten();
+    let pinned = facts.pinned.as_ref().and_then(|_| files::read_optional(&root.path(paths::NODE)).ok().flatten());
     pinned.and_then(|bytes| Node::parse(&bytes).ok()).unwrap_or_else(|| Node {
         name: facts::node_name(facts, settings),
         address,

@@ -46,12 +46,13 @@ pub fn gather_with(root: &Root, probe: Probe) -> Facts {
 }
 
 fn gather_from(root: &Root, probe: Probe, ipv4: Result<Ipv4, String>) -> Facts {
-    let established = [paths::CLUSTER, paths::NODE].iter().any(|path| root.path(path).exists());
+    let established = plan::founder::FOUNDED.iter().any(|path| root.path(path).exists());
     let mounts = text(root, "/proc/self/mountinfo");
     Facts {
         established,
-        // A damaged record is the plan's to name: it owns the file.
-        pinned: serde_json::from_str(&text_or_empty(root, paths::NODE)).ok(),
+        // A damaged record is the plan's to name: it owns the file. Before the founding was complete nothing depends on
+        // it, and an address that moved meanwhile is pinned anew.
+        pinned: established.then(|| serde_json::from_str(&text_or_empty(root, paths::NODE)).ok()).flatten(),
         kernel: kernel::gather(root),
         cgroup_controllers: cgroup_controllers(root),
         memory: value(root, "/proc/meminfo", procfs::memory_total),

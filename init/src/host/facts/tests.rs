@@ -181,6 +181,10 @@ fn a_node_that_boots_again_is_not_measured_again() {
     let machine = Machine::new();
     machine.put(paths::CLUSTER, "{}");
     machine.put(paths::NODE, r#"{"name":"node-p","address":"10.0.2.15","machine-id":"x"}"#);
+    let half = machine.facts();
+    assert!(!half.established && half.write_latency.is_some());
+    assert_eq!(half.pinned, None, "before the founding was complete nothing depends on it");
+    machine.put(paths::FROZEN, "{}");
     let facts = machine.facts();
     assert!(facts.established);
     assert_eq!(facts.pinned.map(|pinned| pinned.name).as_deref(), Some("node-p"));
