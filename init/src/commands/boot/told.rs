@@ -207,8 +207,9 @@ mod tests {
     /// One attempt that notes something and fails; what it put on the screen, and how many events it recorded.
     fn attempt(root: &Root, why: Option<&str>) -> (String, usize) {
         let (screen, events) = (root.path("/dev/console"), root.path(paths::EVENTS));
-        std::fs::write(&screen, "").unwrap();
-        let count = || std::fs::read_to_string(&events).unwrap_or_default().lines().count();
+        let text = |path| String::from_utf8(files::read_optional(path).unwrap().unwrap_or_default()).unwrap();
+        files::write_volatile(&screen, b"", 0o600).unwrap();
+        let count = || text(&events).lines().count();
         let before = count();
         let mut told = Told { console: Some(Console::on_screen(root)), ..Told::open(root, "boot") };
         told.before = last_error(root);
@@ -221,7 +222,7 @@ mod tests {
             Some(why) => assert_eq!(told.stop(root, &stop(why)), Exit::Preflight),
             None => told.release(),
         }
-        (std::fs::read_to_string(screen).unwrap(), count() - before)
+        (text(&screen), count() - before)
     }
 
     #[test]
@@ -229,7 +230,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::at(folder.path());
         for path in ["/dev", "/run", paths::RUN] {
-            std::fs::create_dir_all(root.path(path)).unwrap();
+            files::make_folder(&root.path(path), 0o755).unwrap();
         }
         let all = |why: &str| {
             format!("[done] look (0.0 ms)\n[note] a warning\nNo:\n  {why}\nAs before. It is tried again every 15 s.\n")
@@ -238,8 +239,8 @@ mod tests {
         assert_eq!(attempt(&root, Some("swap is on")), (String::new(), 0));
         assert_eq!(attempt(&root, Some("800 MiB free")), (all("800 MiB free"), 2));
         assert_eq!(attempt(&root, Some("790 MiB free")), (String::new(), 0), "a figure that moves is no news");
-        let last: Value = serde_json::from_slice(&std::fs::read(root.path(paths::LAST_ERROR)).unwrap()).unwrap();
-        assert_eq!(last["why"][0], "790 MiB free", "but it is kept for who asks");
+        let last = last_error(&root).expect("it is kept for who asks");
+        assert_eq!(last["why"][0], "790 MiB free");
         assert_eq!(attempt(&root, None), ("[done] look (0.0 ms)\n[note] a warning\n".to_owned(), 1));
     }
 }
