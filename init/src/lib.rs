@@ -2,6 +2,7 @@
 //!
 //! Reading order and invariants: `docs/architecture.md`.
 
+pub mod archive;
 pub mod certificates;
 pub mod commands;
 pub mod disk;

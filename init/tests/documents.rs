@@ -90,7 +90,8 @@ fn settings() -> String {
         "# Settings\n\n\
          Made from the table of keys, `init/src/settings/keys.rs`. Where a value may come from, and which source wins,\n\
          stands in [operations.md](operations.md#where-settings-come-from). On the kernel command line a key is written\n\
-         `kubeboot.KEY=VALUE`; in TOML and below cloud-config's `kubeboot:` the dots nest.\n",
+         `kubeboot.KEY=VALUE`; in TOML and below cloud-config's `kubeboot:` the dots nest. `kubeboot.reset=ID` is no setting\n\
+         but an order: [operations.md](operations.md#starting-over).\n",
     );
     for key in KEYS {
         let form = match key.shape {

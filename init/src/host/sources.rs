@@ -14,7 +14,7 @@ use super::root::Root;
 use super::{files, mounts, wait};
 use crate::paths;
 use crate::settings::{Origin, Problem, Source, Validated, validate};
-use crate::sources::{Bytes, Gathered, LIMIT, Layout, Volume, parse};
+use crate::sources::{Bytes, Gathered, LIMIT, Layout, Volume, parse, reset};
 
 /// Where the devices with known labels are linked (systemd's udev rules).
 const BY_LABEL: &str = "/dev/disk/by-label";
@@ -40,6 +40,15 @@ const SYSTEM_CREDENTIALS: &str = "/run/credentials/@system";
 /// Every problem at once; nothing was changed.
 pub fn read(root: &Root) -> Result<Validated, Vec<Problem>> {
     validate(parse(&gather(root)))
+}
+
+/// What `kubeboot.reset=` orders: from the kernel command line and credentials only.
+pub fn reset(root: &Root) -> Option<String> {
+    let mut gathered = Gathered::default();
+    credentials(&mut gathered, root);
+    let line = optional(&mut gathered, Source::KernelCommandLine, &root.path("/proc/cmdline"));
+    gathered.command_line = line.unwrap_or_default();
+    reset::ordered(&gathered)
 }
 
 /// Reads every source. A source that is missing is nothing; one that is there and can't be read is a problem.

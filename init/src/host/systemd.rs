@@ -66,6 +66,12 @@ pub fn restart(unit: &str, limit: Duration) -> Result<(), Failure> {
     process::run("systemctl", &["restart", unit], limit).map(drop)
 }
 
+/// Whether a unit is being started. Where there is no systemd, nothing is.
+pub fn starting(unit: &str) -> bool {
+    let shown = show(&[unit], &["ActiveState"]).unwrap_or_default();
+    shown.iter().any(|unit| unit.get("ActiveState").is_some_and(|state| state == "activating"))
+}
+
 /// Starts a unit again if it runs, and returns at once.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::certificates::profile::{KUBELET_CLIENT, KUBELET_CLIENT_CURRENT};
-use crate::certificates::{Authority, Fault, Inspected, Leaf, OperatorKey, Subject, Unix, check};
+use crate::certificates::{Authority, Fault, Inspected, Leaf, OperatorKey, Subject, Unix, check, operators};
 use crate::kubernetes::{self, encryption, kubeconfig};
 use crate::paths;
 use crate::paths::temporary_beside;
@@ -409,7 +409,17 @@ impl Found<'_> {
                 steps.push(Step::Operator { key: public.fingerprint(), public, because: fault.to_string() });
             }
         }
+        steps.extend(self.former_operators());
         steps
+    }
+
+    /// Certificates of operators who are no longer named: no report gives them out again.
+    fn former_operators(&self) -> impl Iterator<Item = Step> {
+        let named: Vec<String> = self.founder.operators().iter().map(OperatorKey::path).collect();
+        let kept = |path: &&str| path.starts_with(operators::DIRECTORY) && path.ends_with(".crt");
+        let because = "this operator is no longer named".to_owned();
+        let former = self.sight.present().filter(kept).filter(move |path| !named.iter().any(|one| one == path));
+        former.map(move |path| Step::Remove { path: path.to_owned(), because: because.clone() })
     }
 
     fn kubeconfigs(&self) -> Vec<Step> {

@@ -10,6 +10,7 @@ mod gzip;
 mod metadata;
 mod mime;
 pub(crate) mod network;
+pub mod reset;
 mod schema;
 mod tree;
 mod user_data;

@@ -95,7 +95,7 @@ pub fn warning(warning: &Warning, paint: Paint) -> String {
 
 /// The line of a setting that was changed after it was frozen.
 pub fn ignored(difference: &Difference, paint: Paint) -> String {
-    note(&format!("{difference}. To apply it: kubeboot reset, which starts over"), paint)
+    note(&format!("{difference}. To apply it, start over: kubeboot reset, or the parameter kubeboot.reset"), paint)
 }
 
 /// A line that asks for attention.

@@ -51,8 +51,10 @@ fn welcome() {
         shell: false,
     };
     insta::assert_snapshot!("ready_with_an_operator", ready.text(Paint::Plain));
+    insta::assert_snapshot!("ready_unreported", Ready { report: None, ..ready.clone() }.text(Paint::Plain));
     insta::assert_snapshot!("ready_without", Ready { operators: &[], ..ready.clone() }.text(Paint::Plain));
     insta::assert_snapshot!("ready_debug", Ready { operators: &[], shell: true, ..ready }.text(Paint::Plain));
-    insta::assert_snapshot!("no_role", no_role(Paint::Plain));
+    insta::assert_snapshot!("no_role", no_role(false, Paint::Plain));
+    insta::assert_snapshot!("no_role_with_a_shell", no_role(true, Paint::Plain));
     insta::assert_snapshot!("seed", seed("kb1s-00000-00000-00000-00000-00000-00000", Paint::Plain));
 }

@@ -129,6 +129,13 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_reads_the_archive_and_its_name() {
+        let archive = oci_archive(b"not really a program").unwrap();
+        let contents = kubeboot::archive::read(std::io::Cursor::new(archive)).unwrap();
+        assert_eq!(contents.images.iter().map(|image| image.name.as_deref()).collect::<Vec<_>>(), [Some(NAME)]);
+    }
+
+    #[test]
     fn the_archive_depends_on_nothing_but_the_program() {
         assert_eq!(oci_archive(b"x").unwrap(), oci_archive(b"x").unwrap());
         assert_ne!(oci_archive(b"x").unwrap(), oci_archive(b"y").unwrap());

@@ -17,7 +17,7 @@ use crate::plan::{self, Step};
 use crate::timeline::{Outcome, What};
 use crate::words::{self, Block};
 
-pub use situation::{Patience, Situation, in_force, role};
+pub use situation::{Patience, Situation, damaged_settings, in_force, role};
 pub use told::{Stop, Told};
 
 /// The command's arguments.

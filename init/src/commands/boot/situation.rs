@@ -60,14 +60,15 @@ const SLOW_LOOK: Duration = Duration::from_secs(1);
 /// # Errors
 /// Settings that can't be used, or frozen ones that can't be read.
 pub fn in_force(root: &Root, told: &mut Told) -> Result<InForce, Stop> {
-    let found = files::read_optional(&root.path(paths::FROZEN)).map_err(|error| damaged(&error.to_string()))?;
+    let found =
+        files::read_optional(&root.path(paths::FROZEN)).map_err(|error| damaged_settings(&error.to_string()))?;
     let now = told.timed("read the settings", || sources::read(root));
     let Some(text) = found else {
         let now = now.map_err(|problems| Stop { exit: Exit::BadInput, block: words::bad_settings(&problems) })?;
         now.warnings.iter().for_each(|warning| told.say(|paint| words::warning(warning, paint)));
         return Ok(InForce { frozen: Frozen::of(&now), settings: now.settings, token: now.token, node: false });
     };
-    let kept = Frozen::parse(&String::from_utf8_lossy(&text)).map_err(|why| damaged(&why))?;
+    let kept = Frozen::parse(&String::from_utf8_lossy(&text)).map_err(|why| damaged_settings(&why))?;
     // What the sources say now changes nothing, so what is wrong with it stops nothing.
     let settings = match now {
         Ok(now) => {
@@ -83,7 +84,8 @@ pub fn in_force(root: &Root, told: &mut Told) -> Result<InForce, Stop> {
     Ok(InForce { frozen: kept, settings, token: None, node: true })
 }
 
-fn damaged(why: &str) -> Stop {
+/// Why a machine whose frozen settings can't be read goes no further.
+pub fn damaged_settings(why: &str) -> Stop {
     Stop {
         exit: Exit::Damaged,
         block: Block {

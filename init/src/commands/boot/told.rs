@@ -11,6 +11,7 @@ use crate::host::root::Root;
 use crate::host::{clock, files, systemd};
 use crate::paths;
 use crate::plan::Damaged;
+use crate::sources::reset;
 use crate::timeline::{Event, Outcome, What};
 use crate::words::{self, Block, Paint};
 
@@ -24,6 +25,12 @@ pub struct Stop {
 }
 
 impl Stop {
+    /// For programs, and for `kubeboot status` later.
+    pub fn json(&self, command: &str) -> Value {
+        let Block { what, why, state, fix } = &self.block;
+        json!({"command": command, "exit": self.exit.code(), "what": what, "why": why, "state": state, "fix": fix})
+    }
+
     /// Something that can't be made again is missing or damaged.
     pub fn damaged(why: &Damaged) -> Self {
         Stop {
@@ -36,6 +43,15 @@ impl Stop {
             },
         }
     }
+}
+
+/// A fix that is a reset, with the way to it where nobody can log in.
+fn advised(root: &Root, block: &Block) -> Block {
+    let mut block = block.clone();
+    if block.fix.last().is_some_and(|last| last.ends_with("kubeboot reset")) {
+        block.fix.extend(super::super::reset::id(root).map(|id| reset::fix(&id)));
+    }
+    block
 }
 
 /// Everyone who is told.
@@ -163,13 +179,11 @@ impl Told {
     /// Says why the command ends, everywhere: console, journal, report, `systemctl status`, `kubeboot status`. What the
     /// attempt before has said already is not said again on the console and in the report.
     pub fn stop(&mut self, root: &Root, stop: &Stop) -> Exit {
-        let mut block = stop.block.clone();
+        let mut block = advised(root, &stop.block);
         if self.command == "boot" && stop.exit.is_tried_again() {
             block.state += &format!(" It is tried again every {TRIED_AGAIN_AFTER} s.");
         }
-        let kept = json!({
-            "command": self.command, "what": block.what, "why": block.why, "state": block.state, "fix": block.fix,
-        });
+        let kept = Stop { exit: stop.exit, block: block.clone() }.json(self.command);
         let before = self.before.as_ref().map(Value::to_string);
         if before.is_some_and(|before| words::same_but_for_figures(&before, &kept.to_string())) {
             self.say(|paint| block.text(paint));
@@ -245,5 +259,23 @@ mod tests {
         let last: Value = serde_json::from_slice(&last).unwrap();
         assert_eq!(last["why"][0], "790 MiB free", "but it is kept for who asks");
         assert_eq!(attempt(&root, None), ("[done] look (0.0 ms)\n[note] a warning\n".to_owned(), 1));
+    }
+
+    #[test]
+    fn a_fix_that_is_a_reset_names_the_parameter_with_its_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        files::make_folder(&root.path("/var"), 0o755).unwrap();
+        files::make_folder(&root.path("/var/lib"), 0o755).unwrap();
+        files::make_folder(&root.path(paths::STATE), 0o700).unwrap();
+        let path = "/etc/kubernetes/pki/ca.key".to_owned();
+        let damaged = Damaged::Irreplaceable { path, what: "a key".to_owned(), found: "missing".to_owned() };
+        let stop = Stop::damaged(&damaged);
+        assert_eq!(advised(&root, &stop.block), stop.block, "there is no id to name");
+        let id = b"0123456789abcdef0123456789abcdef\n";
+        files::write_atomic(&root.path(paths::MACHINE_ID), id, 0o444).unwrap();
+        insta::assert_snapshot!(advised(&root, &stop.block).text(Paint::Plain));
+        let clock = Stop::damaged(&Damaged::Clock { path: String::new(), what: String::new(), now: 0 });
+        assert_eq!(advised(&root, &clock.block), clock.block);
     }
 }

@@ -61,7 +61,7 @@ fn report(initrd: &Root, block: &Block) {
 fn prepare(initrd: &Root, real: &Root, console: &mut Console) -> Result<(), Block> {
     var::mount(initrd, real, |note| console.say(|paint| words::note(note, paint)))
         .map_err(|trouble| trouble.block())?;
-    if super::reset::resume(real)? {
+    if super::reset::resume(initrd, real)? {
         println!("kubeboot: this machine was reset: it starts as at its first boot");
     }
     overlay(initrd, real).map_err(|error| {

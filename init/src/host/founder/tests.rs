@@ -517,3 +517,17 @@ fn an_address_that_moved_before_the_founding_was_complete_is_pinned_anew() {
         }
     }
 }
+
+#[test]
+fn an_operator_who_is_no_longer_named_loses_the_certificate() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    let mut later = founder();
+    later.settings.operator.clear();
+    let path = OperatorKey::parse(OPERATOR).unwrap().path();
+    let steps = plan::plan(&later, &look(&root, &later), NOW).unwrap();
+    assert!(matches!(&steps[..], [Step::Remove { path: gone, .. }, Step::Flush] if *gone == path), "{steps:?}");
+    executor(&root, NOW).run(&steps, |_, _| {}).unwrap();
+    assert!(!root.path(&path).exists());
+    assert_eq!(plan::plan(&later, &look(&root, &later), NOW).unwrap(), []);
+}
