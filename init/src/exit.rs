@@ -31,7 +31,7 @@ impl Exit {
         matches!(self, Exit::Failure | Exit::Preflight | Exit::Timeout)
     }
 
-    /// The process's exit code.
+    /// The code that the process ends with.
     pub fn code(self) -> u8 {
         match self {
             Exit::Success => 0,

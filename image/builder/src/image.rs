@@ -140,7 +140,7 @@ pub fn of_release(
 /// # Errors
 /// qemu-img failed.
 pub fn export(tools: &Tools, image: &Image, qcow2: bool, target: &Path) -> Result<()> {
-    let mut convert = tools.command("qemu-img")?;
+    let mut convert = tools.command("qemu-img");
     convert.args(["convert", "-f", "raw"]).args(if qcow2 { &["-O", "qcow2", "-c"][..] } else { &["-O", "raw"] });
     let target = std::path::absolute(target).context("Cannot name the target")?;
     command::run(convert.arg(image.disk()).arg(target), "write a copy of the disk image")
@@ -168,7 +168,7 @@ fn make(cache: &Cache, tools: &Tools, recipe: &Recipe, folder: &Path) -> Result<
     recreate(&output)?;
     let workspace = work.join("workspace");
     recreate(&workspace)?;
-    let mut mkosi = tools.command("mkosi")?;
+    let mut mkosi = tools.command("mkosi");
     mkosi.arg("--directory").arg(&project).args(profiles.iter().flat_map(|name| ["--profile", name]));
     for (option, folder) in [
         ("--package-cache-directory", cache.root().join("mkosi/packages")),

@@ -19,6 +19,10 @@ const APPROVE: Duration = Duration::from_secs(20);
 const RECONCILE: Duration = Duration::from_secs(300);
 /// How often certificates are looked at: the shortest-lived is due for two days before it ends.
 const RENEW: Duration = Duration::from_secs(1800);
+/// When they are first looked at: boot has just done so, but a time server may have set the clock since.
+const FIRST_RENEW: Duration = Duration::from_secs(60);
+/// A clock that moves by more than this between two looks was set, in seconds.
+const STEP: u64 = 60;
 /// Longest pause of the loop; also feeds systemd's watchdog.
 const TICK: Duration = Duration::from_secs(10);
 /// Pauses after a failure: from this…
@@ -60,6 +64,27 @@ enum Duty {
 /// The duties in the order in which they are first done. Permissions and add-ons come first: others wait for them.
 const DUTIES: [(Duty, Duration); 4] =
     [(Duty::AddOns, RECONCILE), (Duty::Labels, RECONCILE), (Duty::Approvals, APPROVE), (Duty::Renewals, RENEW)];
+/// Where [`Duty::Renewals`] stands among them.
+const RENEWALS: usize = 3;
+
+/// Notices that the clock was set: wall time moves as monotonic time does, or somebody moved it.
+struct Watch {
+    wall: u64,
+    monotonic: Duration,
+}
+
+impl Watch {
+    fn new(wall: u64, monotonic: Duration) -> Self {
+        Watch { wall, monotonic }
+    }
+
+    /// Whether the clock was set since this was asked last. `wall` is in seconds since 1970.
+    fn was_set(&mut self, wall: u64, monotonic: Duration) -> bool {
+        let expected = self.wall.saturating_add(monotonic.saturating_sub(self.monotonic).as_secs());
+        *self = Watch::new(wall, monotonic);
+        wall.abs_diff(expected) > STEP
+    }
+}
 
 struct Agent<'a> {
     root: &'a Root,
@@ -75,7 +100,8 @@ impl<'a> Agent<'a> {
     }
 
     fn work(&mut self, report: &mut Report) -> String {
-        let waited = self.await_api();
+        let mut watch = Watch::new(clock::unix(), clock::monotonic());
+        let waited = self.await_api(&mut watch, report);
         if waited && self.this.is_control_plane() {
             // It has asked for the API server in vain while that started, and asks at longer and longer intervals, up to
             // a minute. A new process asks at once. Pods outlive it.
@@ -89,12 +115,14 @@ impl<'a> Agent<'a> {
             return error;
         }
         let mut due = DUTIES.map(|_| Duration::ZERO);
-        // Boot has just looked at the certificates.
-        due[3] = clock::monotonic() + RENEW;
+        due[RENEWALS] = clock::monotonic() + FIRST_RENEW;
         let mut backoff = wait::Backoff::new(RETRY_FIRST, RETRY_LAST);
         let mut said = String::new();
         loop {
             systemd::alive();
+            if watch.was_set(clock::unix(), clock::monotonic()) {
+                due[RENEWALS] = Duration::ZERO;
+            }
             let mut failed = None;
             for ((duty, interval), due) in DUTIES.into_iter().zip(&mut due) {
                 if clock::monotonic() < *due {
@@ -130,13 +158,19 @@ impl<'a> Agent<'a> {
     }
 
     /// True when it was not ready at once: it is starting, as at each boot of a control plane.
-    fn await_api(&self) -> bool {
+    fn await_api(&mut self, watch: &mut Watch, report: &mut Report) -> bool {
         systemd::status("waiting for the API server");
         let mut backoff = wait::Backoff::new(RETRY_FIRST, START_LAST);
         let mut waited = false;
         while !matches!(self.api.text("/readyz"), Ok((200, _))) {
             waited = true;
             systemd::alive();
+            // By the new time its certificate may have expired: then it is never ready.
+            if watch.was_set(clock::unix(), clock::monotonic())
+                && let Err(error) = self.renew(report)
+            {
+                eprintln!("kubeboot: {error}");
+            }
             backoff.pause();
         }
         waited
@@ -216,10 +250,37 @@ impl<'a> Agent<'a> {
         for event in renewed.operators {
             report.emit(event);
         }
+        if renewed.kubelet
+            && let Err(error) = systemd::restart_if_running("kubelet.service")
+        {
+            eprintln!("kubeboot: the kubelet was not started again: {error}. It ends by itself without a certificate");
+        }
         if !renewed.words.is_empty() {
             // Its own certificate may be among them.
             self.api = self.this.api(self.root).map_err(|error| error.to_string())?;
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_is_noticed_once_and_one_that_runs_is_not() {
+        let at = Duration::from_secs;
+        let mut watch = Watch::new(1_800_000_000, at(100));
+        assert!(!watch.was_set(1_800_000_010, at(110)));
+        assert!(!watch.was_set(1_800_000_010 + 60 + 59, at(170)), "a time server that pulls it along sets nothing");
+        assert!(watch.was_set(1_900_000_000, at(180)));
+        assert!(!watch.was_set(1_900_000_010, at(190)));
+        assert!(watch.was_set(1_800_000_020, at(200)), "back");
+        assert!(!watch.was_set(1_800_000_030, at(210)));
+    }
+
+    #[test]
+    fn the_renewals_are_where_they_are_said_to_be() {
+        assert_eq!(DUTIES[RENEWALS], (Duty::Renewals, RENEW));
     }
 }

@@ -54,8 +54,8 @@ impl<T> From<Result<T, String>> for Fact<T> {
 /// Everything that preflight and the plan want to know of a machine. Holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// True once this disk belongs to a cluster: the cluster's or the node's identity is on `/var`. What would stop a
-    /// new machine then only warns, where the node can still do its work.
+    /// True once this disk belongs to a cluster: its founding was complete. What would stop a new machine then only
+    /// warns, where the node can still do its work.
     pub established: bool,
     /// What the node's record (`/var/lib/kubeboot/node.json`) holds fast; none on a new machine.
     pub pinned: Option<Pinned>,

@@ -4,6 +4,7 @@ use super::files;
 use super::founder::{self, Unfinished};
 use super::node::ThisNode;
 use super::root::Root;
+use crate::certificates::Leaf;
 use crate::kubernetes::{Site, static_pods};
 use crate::plan::{Founder, Step};
 use crate::timeline::What;
@@ -15,6 +16,9 @@ pub struct Renewed {
     pub words: Vec<String>,
     /// Operators' certificates to publish again.
     pub operators: Vec<What>,
+    /// Whether the kubelet's own client certificate is among them. It renews that itself, so it had expired: a kubelet
+    /// that runs with it reaches nothing, and reads another only when it starts.
+    pub kubelet: bool,
 }
 
 /// Renews what is due: the same plan as at boot. kubelet, kube-proxy and flanneld read their files again by themselves;
@@ -40,12 +44,13 @@ pub fn renew(root: &Root, this: &ThisNode) -> Result<Renewed, String> {
     for path in static_pods(root, this)? {
         words.push(format!("{path} is rendered again: its pod starts anew with the new certificates"));
     }
-    Ok(Renewed { words, operators })
+    let kubelet = steps.iter().any(|step| matches!(step, Step::Issue { leaf: Leaf::KubeletClient, .. }));
+    Ok(Renewed { words, operators, kubelet })
 }
 
 /// What the node's files are compared with: the frozen settings and the pinned node.
 pub fn as_founder(this: &ThisNode) -> Founder {
-    Founder { settings: this.settings.clone(), node: this.node.clone(), seed_given: true, frozen: this.frozen.text() }
+    Founder { settings: this.settings.clone(), node: this.node.clone(), given: None, frozen: this.frozen.text() }
 }
 
 /// Renders every static pod, those that wait for the API server too, and returns the manifests that were written: the

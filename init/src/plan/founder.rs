@@ -23,8 +23,8 @@ pub struct Founder {
     pub settings: Settings,
     /// The node's name, address and machine-id: the pinned ones, once there are any.
     pub node: Node,
-    /// Whether the operator gave a seed; else the founder makes its own.
-    pub seed_given: bool,
+    /// The founding key's public half (Ed25519) of the seed that the operator gave; else the founder makes its own seed.
+    pub given: Option<[u8; 32]>,
     /// The text that freezes the settings after the first success.
     pub frozen: String,
 }
@@ -180,9 +180,12 @@ const ETCD_MEMBER: &str = "/var/lib/etcd/member";
 /// first commit makes it larger.
 const EMPTY_DATABASE: u64 = 4 * 4096;
 
+/// What is on disk only after the founding was complete.
+pub const FOUNDED: &[&str] = &[paths::FROZEN, paths::WAS_READY, ETCD_MEMBER];
+
 /// Whether the founding was once complete: from then on, what can't be made again is never replaced.
 pub fn founded(sight: &Sight) -> bool {
-    [paths::FROZEN, paths::WAS_READY, ETCD_MEMBER].into_iter().any(|path| sight.exists(path))
+    FOUNDED.iter().any(|path| sight.exists(path))
 }
 
 /// Compares what should be with what is.
@@ -284,16 +287,16 @@ impl Found<'_> {
 
     /// Seed and identity key, which the cluster's record is made from.
     fn identity(&self) -> Result<Vec<Step>, Damaged> {
-        if self.sight.exists(paths::CLUSTER) || self.founded {
+        if self.founded || (self.sight.exists(paths::CLUSTER) && !self.is_of_another_seed()) {
             return Ok(Vec::new());
         }
         let mut steps = Vec::new();
         let seed = state::file(self.sight, paths::SEED).ok().and_then(|text| std::str::from_utf8(text).ok());
         let own = seed.is_some_and(|text| matches!(Token::parse(text), Ok(Token::Seed(_))));
-        if !self.founder.seed_given && !own {
+        if self.founder.given.is_none() && !own {
             steps.push(Step::Seed);
         }
-        if self.founder.seed_given && self.sight.exists(paths::SEED) {
+        if self.founder.given.is_some() && self.sight.exists(paths::SEED) {
             // Else it would be shown as the cluster's.
             let because = "a seed was given since it was made".to_owned();
             steps.push(Step::Remove { path: paths::SEED.to_owned(), because });
@@ -304,8 +307,19 @@ impl Found<'_> {
         Ok(steps)
     }
 
+    /// Whether the founding was cut short and the operator has given another seed since: his tokens fit that one, so the
+    /// cluster, which nobody has joined, is founded anew from it.
+    fn is_of_another_seed(&self) -> bool {
+        let record = state::file(self.sight, paths::CLUSTER).ok().and_then(|bytes| Cluster::parse(bytes).ok());
+        let other = |record: Cluster| self.founder.given.is_some_and(|given| !record.is_founded_by(&given));
+        !self.founded && record.is_some_and(other)
+    }
+
     fn cluster(&self) -> Result<Option<Step>, Damaged> {
         let what = "who the cluster is";
+        if self.is_of_another_seed() {
+            return Ok(Some(Step::Cluster));
+        }
         let record = match state::file(self.sight, paths::CLUSTER) {
             Err(Fault::Missing) if !self.founded => return Ok(Some(Step::Cluster)),
             Err(fault) => return Err(Damaged::new(paths::CLUSTER, what, fault.to_string())),

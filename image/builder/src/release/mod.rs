@@ -19,7 +19,7 @@ pub use table::table;
 use crate::cache::{Cache, Check, Key, sha256_file};
 use crate::components::{Components, Source, components};
 use crate::keys::{KeyName, KeyStore};
-use crate::kubeboot_binary::kubeboot_binary;
+use crate::kubeboot_binary::{kubeboot_binary, rebuild};
 use assemble::{Assembled, Tree};
 
 /// The OS interface levels that this source tree's releases run on. Raised with `image/mkosi` when a release of before
@@ -69,11 +69,16 @@ pub struct Release {
 /// Makes a release, or finds it in the cache.
 ///
 /// # Errors
-/// A component cannot be built, an input contradicts another, or two assemblies of the same binaries differ.
+/// A component cannot be built, an input contradicts another, or two assemblies of the same binaries differ; with
+/// `rebuild`, a binary that was built again differs.
 pub fn release(cache: &Cache, inputs: &Inputs) -> Result<Release> {
     let components = components(cache, &inputs.source)?;
     let keys = KeyStore::open(cache)?;
-    let tree = Tree::new(&components, kubeboot_binary(cache)?, pause::archive(cache)?);
+    let kubeboot = kubeboot_binary(cache)?;
+    if inputs.source.rebuild {
+        rebuild(cache, &kubeboot)?;
+    }
+    let tree = Tree::new(&components, kubeboot, pause::archive(cache, inputs.source.rebuild)?);
     assemble::prepare_host()?;
     let key = key(&components, inputs, &tree, &keys)?;
     let name = format!("kubeboot-{}-{}.release", components.kubernetes.version, inputs.build);
@@ -127,7 +132,8 @@ fn key(components: &Components, inputs: &Inputs, tree: &Tree, keys: &KeyStore) -
             assemble::Contents::Bytes(bytes) => key.input(place, bytes),
         };
     }
-    Ok(key.finish())
+    // Copies of one program take the room of as many, links of one: the same bytes, another image.
+    Ok(key.input("links", tree.links()?.join("\n")).finish())
 }
 
 fn manifest(components: &Components, inputs: &Inputs, assembled: &Assembled) -> Result<Manifest> {

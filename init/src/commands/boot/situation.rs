@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::exit::Exit;
 use crate::facts::{self, Facts, NodeAddress};
-use crate::host::facts::{Probe, await_address, gather_with};
+use crate::host::facts::{Probe, await_address, await_time, gather_with};
 use crate::host::root::Root;
 use crate::host::wait::TimedOut;
 use crate::host::{clock, files, founder, sources, systemd};
@@ -46,6 +46,10 @@ pub enum Patience {
 const ADDRESS: Duration = Duration::from_secs(120);
 /// How often a node says on the console what it still waits for.
 const REMIND: Duration = Duration::from_secs(60);
+/// How long a new machine whose clock can't be believed waits for a time server.
+const TIME: Duration = Duration::from_secs(60);
+/// A wait as short as a single look was none.
+const WORTH_TELLING: Duration = Duration::from_millis(100);
 /// Between looks at the network: one takes a fraction of a millisecond.
 const LOOK: Duration = Duration::from_millis(25);
 /// Between looks of a node that has waited long: the cause is then outside.
@@ -139,6 +143,9 @@ impl Situation {
         let start = clock::monotonic();
         let address = network(root, told, &mut facts, force, role, patience);
         told.step("wait for an address", ended(address.is_ok()), clock::monotonic().saturating_sub(start));
+        if patience == Patience::Boot && address.is_ok() {
+            time(root, told, &mut facts, force);
+        }
         let start = clock::monotonic();
         let report = preflight::run(&facts, settings, role);
         let summary = format!("preflight: {}", report.summary());
@@ -158,15 +165,15 @@ impl Situation {
                 return Err(refused(errors));
             }
         };
-        let founder = Founder {
-            settings: settings.clone(),
-            node: node(root, &facts, settings, address.ip),
-            seed_given: matches!(force.token, Some(Token::Seed(_))),
-            frozen: force.frozen.text(),
-        };
         let seed = match &force.token {
             Some(Token::Seed(seed)) => Some(seed.clone()),
             _ => None,
+        };
+        let founder = Founder {
+            settings: settings.clone(),
+            node: node(root, &facts, settings, address.ip),
+            given: seed.as_ref().map(|seed| seed.founding_key().public()),
+            frozen: force.frozen.text(),
         };
         Ok(Situation { founder, seed, mtu: address.mtu })
     }
@@ -217,6 +224,21 @@ fn network(
     }
 }
 
+/// Certificates are made by the clock. A new machine whose clock has lost its battery waits for a time server, which it
+/// can ask now; a node that has certificates renews them when the clock is set.
+fn time(root: &Root, told: &mut Told, facts: &mut Facts, force: &InForce) {
+    let start = clock::monotonic();
+    let limit = if force.node { Duration::ZERO } else { TIME };
+    if !force.node && preflight::is_doubtful(&facts.clock, start.as_secs()) {
+        systemd::status("waiting for a time server: this machine's clock can't be believed");
+    }
+    let heard = await_time(root, facts, limit);
+    let took = clock::monotonic().saturating_sub(start);
+    if took >= WORTH_TELLING {
+        told.step("wait for a time server", if heard.is_ok() { Outcome::Done } else { Outcome::Failed }, took);
+    }
+}
+
 /// What a node still waits for, and what would help.
 fn waiting_for(report: &preflight::Report, late: &TimedOut) -> String {
     let errors: Vec<String> =
@@ -225,9 +247,9 @@ fn waiting_for(report: &preflight::Report, late: &TimedOut) -> String {
     format!("still waiting for {}: {why}", late.condition)
 }
 
-/// Who the node is: as pinned, else as the facts have it now.
+/// Who the node is: as pinned, once the facts hold it fast, else as they have it now.
 fn node(root: &Root, facts: &Facts, settings: &Settings, address: std::net::IpAddr) -> Node {
-    let pinned = files::read_optional(&root.path(paths::NODE)).ok().flatten();
+    let pinned = facts.pinned.as_ref().and_then(|_| files::read_optional(&root.path(paths::NODE)).ok().flatten());
     pinned.and_then(|bytes| Node::parse(&bytes).ok()).unwrap_or_else(|| Node {
         name: facts::node_name(facts, settings),
         address,

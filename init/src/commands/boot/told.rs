@@ -211,7 +211,55 @@ fn last_error(root: &Root) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    fn stop(why: &str) -> Stop {
+        let block = Block { what: "No".into(), why: vec![why.into()], state: "As before.".into(), fix: Vec::new() };
+        Stop { exit: Exit::Preflight, block }
+    }
+
+    /// One attempt that notes something and fails; what it put on the screen, and how many events it recorded.
+    fn attempt(root: &Root, why: Option<&str>) -> (String, usize) {
+        let (screen, events) = (root.path("/dev/console"), root.path(paths::EVENTS));
+        files::write_volatile(&screen, b"", 0o600).unwrap();
+        let read = |path: &Path| String::from_utf8(files::read_optional(path).unwrap().unwrap_or_default()).unwrap();
+        let count = || read(&events).lines().count();
+        let before = count();
+        let mut told = Told { console: Some(Console::on_screen(root)), ..Told::open(root, "boot") };
+        told.before = last_error(root);
+        if told.before.is_some() {
+            told.console.as_mut().unwrap().hold();
+        }
+        told.step("look", Outcome::Done, Duration::ZERO);
+        told.note("a warning");
+        match why {
+            Some(why) => assert_eq!(told.stop(root, &stop(why)), Exit::Preflight),
+            None => told.release(),
+        }
+        (read(&screen), count() - before)
+    }
+
+    #[test]
+    fn an_error_is_said_again_only_when_it_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        for path in ["/dev", "/run", paths::RUN] {
+            files::make_folder(&root.path(path), 0o755).unwrap();
+        }
+        let all = |why: &str| {
+            format!("[done] look (0.0 ms)\n[note] a warning\nNo:\n  {why}\nAs before. It is tried again every 15 s.\n")
+        };
+        assert_eq!(attempt(&root, Some("swap is on")), (all("swap is on"), 2));
+        assert_eq!(attempt(&root, Some("swap is on")), (String::new(), 0));
+        assert_eq!(attempt(&root, Some("800 MiB free")), (all("800 MiB free"), 2));
+        assert_eq!(attempt(&root, Some("790 MiB free")), (String::new(), 0), "a figure that moves is no news");
+        let last = files::read_optional(&root.path(paths::LAST_ERROR)).unwrap().unwrap();
+        let last: Value = serde_json::from_slice(&last).unwrap();
+        assert_eq!(last["why"][0], "790 MiB free", "but it is kept for who asks");
+        assert_eq!(attempt(&root, None), ("[done] look (0.0 ms)\n[note] a warning\n".to_owned(), 1));
+    }
 
     #[test]
     fn a_fix_that_is_a_reset_names_the_parameter_with_its_id() {
@@ -229,49 +277,5 @@ mod tests {
         insta::assert_snapshot!(advised(&root, &stop.block).text(Paint::Plain));
         let clock = Stop::damaged(&Damaged::Clock { path: String::new(), what: String::new(), now: 0 });
         assert_eq!(advised(&root, &clock.block), clock.block);
-    }
-
-    fn stop(why: &str) -> Stop {
-        let block = Block { what: "No".into(), why: vec![why.into()], state: "As before.".into(), fix: Vec::new() };
-        Stop { exit: Exit::Preflight, block }
-    }
-
-    /// One attempt that notes something and fails; what it put on the screen, and how many events it recorded.
-    fn attempt(root: &Root, why: Option<&str>) -> (String, usize) {
-        let (screen, events) = (root.path("/dev/console"), root.path(paths::EVENTS));
-        std::fs::write(&screen, "").unwrap();
-        let count = || std::fs::read_to_string(&events).unwrap_or_default().lines().count();
-        let before = count();
-        let mut told = Told { console: Some(Console::on_screen(root)), ..Told::open(root, "boot") };
-        told.before = last_error(root);
-        if told.before.is_some() {
-            told.console.as_mut().unwrap().hold();
-        }
-        told.step("look", Outcome::Done, Duration::ZERO);
-        told.note("a warning");
-        match why {
-            Some(why) => assert_eq!(told.stop(root, &stop(why)), Exit::Preflight),
-            None => told.release(),
-        }
-        (std::fs::read_to_string(screen).unwrap(), count() - before)
-    }
-
-    #[test]
-    fn an_error_is_said_again_only_when_it_is_another() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::at(folder.path());
-        for path in ["/dev", "/run", paths::RUN] {
-            std::fs::create_dir_all(root.path(path)).unwrap();
-        }
-        let all = |why: &str| {
-            format!("[done] look (0.0 ms)\n[note] a warning\nNo:\n  {why}\nAs before. It is tried again every 15 s.\n")
-        };
-        assert_eq!(attempt(&root, Some("swap is on")), (all("swap is on"), 2));
-        assert_eq!(attempt(&root, Some("swap is on")), (String::new(), 0));
-        assert_eq!(attempt(&root, Some("800 MiB free")), (all("800 MiB free"), 2));
-        assert_eq!(attempt(&root, Some("790 MiB free")), (String::new(), 0), "a figure that moves is no news");
-        let last: Value = serde_json::from_slice(&std::fs::read(root.path(paths::LAST_ERROR)).unwrap()).unwrap();
-        assert_eq!(last["why"][0], "790 MiB free", "but it is kept for who asks");
-        assert_eq!(attempt(&root, None), ("[done] look (0.0 ms)\n[note] a warning\n".to_owned(), 1));
     }
 }

@@ -12,6 +12,8 @@ use super::root::Root;
 use super::wait::{self, TimedOut};
 use crate::facts::{Clock, Dmi, Fact, Facts, MachineId, Network, NodeAddress, procfs};
 use crate::paths;
+use crate::plan;
+use crate::preflight;
 use crate::settings::Settings;
 
 mod kernel;
@@ -44,12 +46,13 @@ pub fn gather_with(root: &Root, probe: Probe) -> Facts {
 }
 
 fn gather_from(root: &Root, probe: Probe, ipv4: Result<Ipv4, String>) -> Facts {
-    let established = [paths::CLUSTER, paths::NODE].iter().any(|path| root.path(path).exists());
+    let established = plan::founder::FOUNDED.iter().any(|path| root.path(path).exists());
     let mounts = text(root, "/proc/self/mountinfo");
     Facts {
         established,
-        // A damaged record is the plan's to name: it owns the file.
-        pinned: serde_json::from_str(&text_or_empty(root, paths::NODE)).ok(),
+        // A damaged record is the plan's to name: it owns the file. Before the founding was complete nothing depends on
+        // it, and an address that moved meanwhile is pinned anew.
+        pinned: established.then(|| serde_json::from_str(&text_or_empty(root, paths::NODE)).ok()).flatten(),
         kernel: kernel::gather(root),
         cgroup_controllers: cgroup_controllers(root),
         memory: value(root, "/proc/meminfo", procfs::memory_total),
@@ -110,6 +113,21 @@ fn await_network(
             facts.network = look();
             judge(facts)
         })
+    })
+}
+
+/// Looks at the clock again, and where it is doubtful waits for a time server, at most for `limit`: what is found stands
+/// in `facts` then. A machine that has just got its address hears one within seconds.
+///
+/// # Errors
+/// The deadline: no time server was heard.
+pub fn await_time(root: &Root, facts: &mut Facts, limit: Duration) -> Result<(), TimedOut> {
+    wait::until("a time server", limit, Duration::from_millis(100), || {
+        facts.clock = time(root);
+        match preflight::is_doubtful(&facts.clock, clock::monotonic().as_secs()) {
+            true => Err(format!("the clock is at {} seconds since 1970, and nobody confirmed it", facts.clock.now)),
+            false => Ok(()),
+        }
     })
 }
 

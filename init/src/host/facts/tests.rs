@@ -181,6 +181,10 @@ fn a_node_that_boots_again_is_not_measured_again() {
     let machine = Machine::new();
     machine.put(paths::CLUSTER, "{}");
     machine.put(paths::NODE, r#"{"name":"node-p","address":"10.0.2.15","machine-id":"x"}"#);
+    let half = machine.facts();
+    assert!(!half.established && half.write_latency.is_some());
+    assert_eq!(half.pinned, None, "before the founding was complete nothing depends on it");
+    machine.put(paths::FROZEN, "{}");
     let facts = machine.facts();
     assert!(facts.established);
     assert_eq!(facts.pinned.map(|pinned| pinned.name).as_deref(), Some("node-p"));
@@ -304,4 +308,16 @@ fn an_address_that_a_network_config_will_replace_is_not_taken() {
     });
     assert_eq!(found.map(|address| address.interface).as_deref(), Ok("eth0"));
     assert_eq!(looks, 3);
+}
+
+#[test]
+fn a_dead_hardware_clock_is_waited_out_until_a_time_server_was_heard() {
+    let machine = Machine::new();
+    machine.put("/sys/class/rtc/rtc0/since_epoch", "12\n");
+    let mut facts = machine.facts();
+    let late = await_time(&machine.root(), &mut facts, Duration::ZERO).expect_err("nobody was heard");
+    assert_eq!(late.condition, "a time server");
+    machine.put("/run/systemd/timesync/synchronized", "");
+    assert_eq!(await_time(&machine.root(), &mut facts, Duration::ZERO), Ok(()));
+    assert!(facts.clock.synchronized, "what preflight judges is what was seen last");
 }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::certificates::DAY;
 use crate::kubernetes::sample;
-use crate::plan::record::Cluster;
+use crate::plan::record::{Cluster, Node};
 use crate::settings::frozen::Frozen;
 
 const OPERATOR: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFtyLNW11EJMUPiwRcHaaW9KjV8Vl09jxBNwH+DyAUnb";
@@ -19,7 +19,7 @@ fn founder() -> Founder {
     let mut settings = sample::settings();
     settings.operator = vec![OPERATOR.into()];
     let frozen = Frozen { format: 1, settings: settings.clone(), origins: BTreeMap::new() }.text();
-    Founder { settings, node: sample::node(), seed_given: false, frozen }
+    Founder { settings, node: sample::node(), given: None, frozen }
 }
 
 /// A machine whose `/var` was just made. Where there is one, on a tmpfs: the disk under it is not what is tested.
@@ -409,7 +409,7 @@ fn a_seed_that_is_given_after_an_interrupted_founding_is_the_clusters_only_one()
     let mut half_founded = cut.filter(|(_, root)| root.path(paths::SEED).exists() && cluster_id(root).is_none());
     let (_folder, root) = half_founded.next().expect("a moment with a seed and no cluster");
     let given = Seed::new([7; 16]);
-    let founder = Founder { seed_given: true, ..founder() };
+    let founder = Founder { given: Some(given.founding_key().public()), ..founder() };
     let steps = plan::plan(&founder, &look(&root, &founder), NOW).unwrap();
     act(&root, &founder, &steps, Some(given.clone()), |_, _| {}).unwrap();
     let record = Cluster::parse(&std::fs::read(root.path(paths::CLUSTER)).unwrap()).unwrap();
@@ -443,6 +443,79 @@ fn rendering_twice_writes_nothing_the_second_time() {
     std::fs::remove_file(root.path("/etc/kubernetes/scheduler.conf")).unwrap();
     found(&root, NOW);
     assert_eq!(all(&site()), ["/etc/kubernetes/manifests/kube-scheduler.yaml"]);
+}
+
+/// A boot of a machine that was given a seed, cut after so many operations.
+fn boot_with(root: &Root, founder: &Founder, seed: &Seed, operations: Option<u32>) -> bool {
+    let steps = plan::plan(founder, &look(root, founder), NOW).unwrap();
+    let mut executor = Executor::new(root, NOW, kubernetes::server(founder.node.address), Some(seed.clone()));
+    if let Some(operations) = operations {
+        executor = executor.cut_after(operations);
+    }
+    executor.run(&steps, |_, _| {}).is_ok()
+}
+
+#[test]
+fn another_seed_after_a_cut_founds_anew_and_the_same_one_never_does() {
+    let with = |seed: &Seed| Founder { given: Some(seed.founding_key().public()), ..founder() };
+    let (first, second) = (Seed::new([7; 16]), Seed::new([8; 16]));
+    for operations in 0.. {
+        let (_folder, root) = machine();
+        let whole = boot_with(&root, &with(&first), &first, Some(operations));
+        let before = cluster_id(&root);
+        let complete = root.path(paths::FROZEN).exists();
+        // The power may go at the second boot too; the third has the second's seed again.
+        boot_with(&root, &with(&second), &second, Some(operations / 2));
+        let between = cluster_id(&root);
+        assert!(boot_with(&root, &with(&second), &second, None));
+        let record = Cluster::parse(&std::fs::read(root.path(paths::CLUSTER)).unwrap()).unwrap();
+        let seed = if complete { &first } else { &second };
+        assert!(record.is_founded_by(&seed.founding_key().public()), "cut at {operations}");
+        if complete || between != before {
+            assert_eq!(between, Some(record.id), "one seed, one founding, one id: cut at {operations}");
+        }
+        assert_eq!(plan::plan(&with(seed), &look(&root, &with(seed)), NOW).unwrap(), []);
+        if whole {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_seed_of_the_founders_own_gives_way_to_one_that_is_given_before_the_founding_is_complete() {
+    let cut = (0..200).map(|operations| {
+        let (folder, root) = machine();
+        boot(&root, NOW, Some(operations));
+        (folder, root)
+    });
+    let mut half_founded = cut.filter(|(_, root)| cluster_id(root).is_some() && !root.path(paths::FROZEN).exists());
+    let (_folder, root) = half_founded.next().expect("a moment with a cluster and nothing frozen");
+    let given = Seed::new([7; 16]);
+    let founder = Founder { given: Some(given.founding_key().public()), ..founder() };
+    assert!(boot_with(&root, &founder, &given, None));
+    let record = Cluster::parse(&std::fs::read(root.path(paths::CLUSTER)).unwrap()).unwrap();
+    assert!(record.is_founded_by(&given.founding_key().public()));
+    assert!(own_seed(&root).is_none(), "it would be shown as the cluster's");
+}
+
+#[test]
+fn an_address_that_moved_before_the_founding_was_complete_is_pinned_anew() {
+    let moved = Founder { node: Node { address: "192.0.2.77".parse().unwrap(), ..sample::node() }, ..founder() };
+    for operations in (0..).step_by(7) {
+        let (_folder, root) = machine();
+        let whole = boot(&root, NOW, Some(operations));
+        let plan = plan::plan(&moved, &look(&root, &moved), NOW);
+        if root.path(paths::FROZEN).exists() {
+            assert!(plan.is_err_and(|error| error.to_string().contains(paths::NODE)), "cut at {operations}");
+        } else {
+            let server = kubernetes::server(moved.node.address);
+            Executor::new(&root, NOW, server, None).run(&plan.unwrap(), |_, _| {}).unwrap();
+            assert_eq!(plan::plan(&moved, &look(&root, &moved), NOW).unwrap(), [], "cut at {operations}");
+        }
+        if whole {
+            break;
+        }
+    }
 }
 
 #[test]
