@@ -160,7 +160,7 @@ impl Situation {
             Ok(_) => return Err(refused(errors)),
             Err(late) => {
                 if errors.is_empty() {
-                    errors.push(format!("{late}. Fix: connect the machine's network."));
+                    errors.push(format!("{late}. Fix: connect the machine's network, or correct its network-config."));
                 }
                 return Err(refused(errors));
             }
