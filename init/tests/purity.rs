@@ -10,6 +10,7 @@ const EXCEPTIONS: &[&str] = &[
     "image/builder/src/lib.rs",
     "image/builder/src/main.rs",
     "image/builder/tests/layout.rs",
+    "init/benches/founding.rs",
     "init/src/host/mod.rs",
     "init/tests/documents.rs",
     "init/tests/purity.rs",

@@ -2,12 +2,15 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::libc;
+use nix::sys::stat::{Mode, SFlag, fstatat};
 use zeroize::Zeroizing;
 
 use super::root::Root;
@@ -145,20 +148,33 @@ fn read_bounded(opened: io::Result<File>) -> io::Result<Option<Bytes>> {
     Ok(Some(bytes))
 }
 
-/// Opens a file of a volume, which anybody may have made: no component of its path may be a symbolic link, or lead out
-/// of the volume. The mount holds the same ([`mounts::foreign`]); this holds it where the kernel ignored that flag.
+/// Opens a file of a volume, which anybody may have made: no component of its path may be a symbolic link. The mount
+/// holds the same ([`mounts::foreign`]); this holds it where the kernel ignored that flag. Not by openat2(2), which does
+/// it in one call: `RestrictSUIDSGID=` in the unit takes that away.
 fn open_on_volume(volume: &File, file: &str) -> io::Result<File> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
-    match openat2(volume, file, how) {
-        Ok(file) => Ok(file.into()),
-        Err(nix::Error::ELOOP) => Err(io::Error::new(
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let (folders, name) = file.rsplit_once('/').map_or((None, file), |(folders, name)| (Some(folders), name));
+    let mut folder: OwnedFd = volume.try_clone()?.into();
+    for component in folders.into_iter().flat_map(|folders| folders.split('/')) {
+        folder = openat(&folder, component, flags | OFlag::O_DIRECTORY, Mode::empty())
+            .map_err(|error| said_of_link(&folder, component, error))?;
+    }
+    openat(&folder, name, flags, Mode::empty()).map(File::from).map_err(|error| said_of_link(&folder, name, error))
+}
+
+/// openat(2) says ELOOP of a symbolic link that is not to be followed, and ENOTDIR where a folder was wanted.
+fn said_of_link(folder: &OwnedFd, name: &str, error: Errno) -> io::Error {
+    let is_link = || {
+        fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+            .is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK)
+    };
+    if error == Errno::ELOOP || error == Errno::ENOTDIR && is_link() {
+        return io::Error::new(
             ErrorKind::InvalidInput,
             "it is behind a symbolic link, and none is followed on a volume",
-        )),
-        Err(error) => Err(error.into()),
+        );
     }
+    error.into()
 }
 
 /// Credentials named `kubeboot.…`: the service's own directory first, then the system's.

@@ -26,8 +26,12 @@ pub fn run(founded: &Founded) -> Result<()> {
         crate::wait::Look::from_result(kubectl.exec("client", &name).map(|answer| looked_up = answer))
     })?;
     ensure!(looked_up.contains("10.96.0.1"), "nslookup answered: {looked_up}");
-    let page = ["wget", "-q", "-T", "20", "-O", "-", "http://web/"];
-    let page = kubectl.exec("client", &page)?;
+    let ask = ["wget", "-q", "-T", "20", "-O", "-", "http://web/"];
+    let mut page = String::new();
+    // kube-proxy hears of an endpoint a moment after it is ready; until then it refuses connections.
+    crate::wait::until("the Service web to reach its pod", LIMIT, Duration::from_secs(2), || {
+        crate::wait::Look::from_result(kubectl.exec("client", &ask).map(|answer| page = answer))
+    })?;
     ensure!(page.contains("a page from the pod"), "the Service answered: {page}");
     let short = kubectl.exec("client", &["wget", "-q", "-T", "20", "-O", "-", "http://web.default.svc/"])?;
     ensure!(short == page, "the Service answered by its longer name: {short}");
