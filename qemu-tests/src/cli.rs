@@ -1,55 +1,73 @@
 //! What `qemu-tests/run` was asked to do, and doing it.
 
+use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use image_builder::cache::Cache;
 use image_builder::host;
 
-use crate::lab::Lab;
+use crate::janitor::Janitor;
+use crate::lab::{Lab, Labs};
 use crate::machine::Backend;
 use crate::qemu::Qemu;
 use crate::random::{Random, fresh_seed};
 use crate::runner::{self, Count, Job, Room};
-use crate::scenario::Scenario;
 use crate::scenarios::{self, POWER_CUT};
+use crate::subject::Release;
 use crate::uml::{self, Uml};
 use crate::{benchmark, fast, subject};
 
 /// Tests kubeboot: the code, and the image on real machines
+///
+/// Machines run in user-mode Linux where that serves, else in QEMU, as many at once as there are processors and memory.
+/// The first run builds everything (half an hour on two cores); later ones build what changed.
 #[derive(Debug, Parser)]
-#[command(after_help = "Examples:\n  \
-    qemu-tests/run --fast                    what needs no machine\n  \
-    qemu-tests/run --only 'power cut'        some of it\n  \
-    qemu-tests/run --long --backend qemu     everything, with firmware\n  \
-    qemu-tests/run --bench ready             how long a boot to Ready takes")]
+#[command(name = "qemu-tests/run", after_help = EXAMPLES)]
 pub struct Options {
     /// Only what needs no machine
     #[arg(long, conflicts_with = "long")]
     fast: bool,
-    /// Also what takes long
+    /// Also what takes long: builds without caches, an older Kubernetes, official binaries, twenty power cuts
     #[arg(long)]
     long: bool,
-    /// Only checks and scenarios whose name contains this
+    /// Only checks and scenarios whose name contains this, in any case; may be given several times
     #[arg(long, value_name = "NAME")]
-    only: Option<String>,
-    /// The seed of every choice; a fresh one if not given
+    only: Vec<String>,
+    /// The seed of every choice of every scenario; a fresh one each if not given
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Only machines of this kind
     #[arg(long, value_enum)]
     backend: Option<Kind>,
-    /// Test this image (its folder in the cache) instead of building one
+    /// Test this image (its folder in the cache) instead of building the default one
     #[arg(long, value_name = "FOLDER")]
     image: Option<PathBuf>,
     /// Measure instead of testing
     #[arg(long, value_enum, conflicts_with_all = ["fast", "long", "only"])]
     bench: Option<Bench>,
-    /// Only list the scenarios
+    /// Only list what would run, a name a line
     #[arg(long)]
     list: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  ./qemu-tests/run                                what a change must pass
+  ./qemu-tests/run --fast                         without machines
+  ./qemu-tests/run --list --long                  every name
+  ./qemu-tests/run --only preflight               every scenario about preflight
+  ./qemu-tests/run --only 'power cut' --seed 7    that one power cut again
+  ./qemu-tests/run --bench ready --backend uml    how long a boot takes
+
+Exit status: 0 if everything passed, 1 if something failed, 2 if the run could not be made.
+Of a machine that failed, logs, journal and timeline are kept below ${XDG_CACHE_HOME:-~/.cache}/kubeboot/failures.
+Ctrl-C ends a run at once, machines included, and leaves nothing behind.";
+
+/// The exit status of a run that could not be made.
+pub const NOT_RUN: u8 = 2;
 
 /// A kind of machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -70,74 +88,160 @@ enum Bench {
 /// Bytes in /dev/shm from which disks are kept there: two machines' disks and the one kept Ready.
 const DISKS: u64 = 8 << 30;
 
+/// Bytes that must be free where the cache is: for what changed, and for a first run.
+const SPACE: (u64, u64) = (4 << 30, 20 << 30);
+
 /// How many power cuts a run makes, and how many with `--long`.
 const CUTS: (usize, usize) = (5, 20);
 
 /// Does what was asked, prints what came of it, and says whether everything passed.
 ///
 /// # Errors
-/// The run can't be made at all: no root, no image.
+/// The run can't be made at all: no root, no image, no such name.
 pub fn run(options: &Options) -> Result<bool> {
+    options.check_names()?;
     if options.list {
-        fast::list();
-        for scenario in scenarios::all() {
-            println!("{}{}", scenario.name, if scenario.long { " (--long)" } else { "" });
-        }
+        // Who reads it may have read enough.
+        let _ = std::io::stdout().write_all(options.list().as_bytes());
         return Ok(true);
     }
     if let Some(Bench::Ready) = options.bench {
         let seed = options.seed.map_or_else(fresh_seed, Ok)?;
-        let lab = lab(options)?;
+        let run = Run::start()?;
+        let lab = run.lab(options, Release::Default)?;
         let backend = lab.backends.first().context("no backend may be used")?;
         benchmark::ready(&lab, &**backend, seed)?;
         return Ok(true);
     }
-    let mut count = Count::default();
-    let only = options.only.as_deref().unwrap_or_default();
-    count += fast::run(only);
-    if !options.fast {
-        count += machines(options)?;
+    let jobs = if options.fast { Vec::new() } else { options.jobs(options.seed.map_or_else(fresh_seed, Ok)?) };
+    if !jobs.is_empty() {
+        // Before the checks, which take minutes.
+        able()?;
+    }
+    let mut count = fast::run(|check| options.wants(check.name, check.long));
+    if !jobs.is_empty() {
+        count += machines(options, jobs)?;
     }
     if count == Count::default() {
-        bail!("nothing has {only:?} in its name. Fix: see ./qemu-tests/run --list");
+        bail!("nothing of what was chosen can run on this kind of machine. Fix: leave --backend out");
     }
     println!("{count}");
     Ok(count.failed == 0)
 }
 
-fn machines(options: &Options) -> Result<Count> {
-    let seed = options.seed.map_or_else(fresh_seed, Ok)?;
-    let jobs = jobs(options, seed);
-    if jobs.is_empty() {
-        return Ok(Count::default());
+impl Options {
+    /// Whether a check or scenario is to run.
+    fn wants(&self, name: &str, long: bool) -> bool {
+        if self.only.is_empty() { self.long || !long } else { self.only.iter().any(|part| contains(name, part)) }
     }
-    let lab = lab(options)?;
-    let (jobs, left): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| runner::backend(&lab, job.scenario).is_ok());
+
+    /// Fails when a part of a name is no part of any.
+    fn check_names(&self) -> Result<()> {
+        for part in &self.only {
+            let check = fast::CHECKS.iter().any(|check| contains(check.name, part));
+            let scenario = scenarios::all().iter().any(|scenario| contains(scenario.name, part));
+            ensure!(check || scenario, "nothing has {part:?} in its name. Fix: see ./qemu-tests/run --list --long");
+            ensure!(check || !self.fast, "what has {part:?} in its name needs a machine. Fix: leave --fast out");
+        }
+        Ok(())
+    }
+
+    /// The names of what would run, a line each.
+    fn list(&self) -> String {
+        let checks = fast::CHECKS.iter().map(|check| (check.name, check.long));
+        let scenarios = scenarios::all().into_iter().map(|scenario| (scenario.name, scenario.long));
+        let scenarios = scenarios.filter(|_| !self.fast);
+        let wanted = checks.chain(scenarios).filter(|(name, long)| self.wants(name, *long));
+        wanted.map(|(name, long)| format!("{name}{}\n", if long { " (--long)" } else { "" })).collect()
+    }
+
+    /// The scenarios to run, each with its seed. A seed that was given is used as it is, so that a failure repeats.
+    fn jobs(&self, seed: u64) -> Vec<Job> {
+        let mut random = Random::new(seed);
+        let mut jobs = Vec::new();
+        for scenario in scenarios::all().into_iter().filter(|scenario| self.wants(scenario.name, scenario.long)) {
+            let cuts = if self.long { CUTS.1 } else { CUTS.0 };
+            let times = if scenario.name == POWER_CUT && self.seed.is_none() { cuts } else { 1 };
+            for _ in 0..times {
+                // 32 bits, short enough to be typed again.
+                let seed = if self.seed.is_some() { seed } else { random.bits() >> 32 };
+                jobs.push(Job { scenario, seed });
+            }
+        }
+        jobs
+    }
+}
+
+/// Whether a name has a text in it, in any case.
+fn contains(name: &str, part: &str) -> bool {
+    name.to_lowercase().contains(&part.to_lowercase())
+}
+
+/// Fails unless this process may run machines, and there is room for what they need.
+fn able() -> Result<()> {
+    host::require_root("run machines on networks of their own")?;
+    let cache = Cache::open()?;
+    let state = nix::sys::statvfs::statvfs(cache.root()).context("can't ask how much room the cache has")?;
+    let free = state.blocks_available() * state.fragment_size();
+    let needed = if cache.root().join("image").exists() { SPACE.0 } else { SPACE.1 };
+    ensure!(
+        free >= needed,
+        "only {} MiB are free for {}; a run needs {}. Fix: free some, or set XDG_CACHE_HOME to a folder on another disk",
+        free >> 20,
+        cache.root().display(),
+        needed >> 20
+    );
+    Ok(())
+}
+
+fn machines(options: &Options, jobs: Vec<Job>) -> Result<Count> {
+    let run = Run::start()?;
+    let releases: BTreeSet<_> = jobs.iter().map(|job| job.scenario.needs.release).collect();
+    let labs: Labs = releases
+        .into_iter()
+        .map(|release| run.lab(options, release).map(|lab| (release, lab)))
+        .collect::<Result<_>>()?;
+    let (jobs, left): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| runner::place(&labs, job.scenario).is_ok());
     for job in left {
         println!("[left]         {}: not on this kind of machine", job.scenario.name);
     }
     let room = Room::of_host();
-    println!("{} scenarios, seed {seed}, {} processors, {} MiB for machines", jobs.len(), room.processors, room.memory);
-    Ok(runner::run(&lab, jobs, room))
+    println!("{} scenarios, {} processors, {} MiB for machines", jobs.len(), room.processors, room.memory);
+    Ok(runner::run(&labs, jobs, room))
 }
 
-/// Everything that machines need.
-fn lab(options: &Options) -> Result<Lab> {
-    host::require_root("run machines on networks of their own")?;
-    host::host_packages(&["curl", "fdisk", "iproute2", "systemd", "util-linux"])?;
-    let cache = Cache::open()?;
-    let subject = subject::get(&cache, options.image.clone())?;
-    let mut backends: Vec<Box<dyn Backend>> = Vec::new();
-    // The quicker first: a scenario gets the first backend that offers what it needs.
-    if options.backend != Some(Kind::Qemu) {
-        let (initrd, cmdline) = (subject.image.initrd(), subject.image.command_line()?);
-        backends.push(Box::new(Uml { program: uml::kernel::program()?, initrd, cmdline }));
+/// A run of machines: its folder, and what removes it at the end.
+struct Run {
+    cache: Cache,
+    folder: PathBuf,
+    _janitor: Janitor,
+}
+
+impl Run {
+    fn start() -> Result<Self> {
+        able()?;
+        host::host_packages(&["curl", "fdisk", "iproute2", "systemd", "util-linux"])?;
+        let cache = Cache::open()?;
+        let folder = disks(cache.root()).join(std::process::id().to_string());
+        let janitor = Janitor::hire(&folder)?;
+        Ok(Self { cache, folder, _janitor: janitor })
     }
-    if options.backend != Some(Kind::Uml) {
-        backends.push(Box::new(Qemu::new(&cache, subject.tools.clone(), subject.image.clone())?));
+
+    /// Everything that machines with a release need.
+    fn lab(&self, options: &Options, release: Release) -> Result<Lab> {
+        let given = options.image.clone().filter(|_| release == Release::Default);
+        let subject = subject::get(&self.cache, release, given)?;
+        let mut backends: Vec<Box<dyn Backend>> = Vec::new();
+        // The quicker first: a scenario gets the first backend that offers what it needs.
+        if options.backend != Some(Kind::Qemu) {
+            let (initrd, cmdline) = (subject.image.initrd(), subject.image.command_line()?);
+            backends.push(Box::new(Uml { program: uml::kernel::program()?, initrd, cmdline }));
+        }
+        if options.backend != Some(Kind::Uml) {
+            backends.push(Box::new(Qemu::new(&self.cache, subject.tools.clone(), subject.image.clone())?));
+        }
+        Lab::new(&subject, backends, self.folder.join(release.name()))
     }
-    let folder = disks(cache.root()).join(std::process::id().to_string());
-    Lab::new(subject.image.disk(), backends, &subject.kube, folder)
 }
 
 /// Where machines' disks lie: in memory where there is room. A guest's every flush would else wait for the host's disk,
@@ -153,26 +257,6 @@ fn disks(cache: &Path) -> PathBuf {
     let free =
         nix::sys::statvfs::statvfs("/dev/shm").map_or(0, |found| found.blocks_available() * found.fragment_size());
     if free >= DISKS { memory.to_owned() } else { cache.join("scenarios") }
-}
-
-/// The scenarios to run, each with its seed. A seed that was given is used as it is, so that a failure repeats.
-fn jobs(options: &Options, seed: u64) -> Vec<Job> {
-    let wanted = |scenario: &&Scenario| match &options.only {
-        Some(name) => scenario.name.contains(name.as_str()),
-        None => options.long || !scenario.long,
-    };
-    let mut random = Random::new(seed);
-    let mut jobs = Vec::new();
-    for scenario in scenarios::all().into_iter().filter(wanted) {
-        let cuts = if options.long { CUTS.1 } else { CUTS.0 };
-        let times = if scenario.name == POWER_CUT && options.seed.is_none() { cuts } else { 1 };
-        for _ in 0..times {
-            // 32 bits, short enough to be typed again.
-            let seed = if options.seed.is_some() { seed } else { random.bits() >> 32 };
-            jobs.push(Job { scenario, seed });
-        }
-    }
-    jobs
 }
 
 /// The options of this process.
@@ -191,21 +275,40 @@ mod tests {
 
     #[test]
     fn a_given_seed_is_used_as_it_is() {
-        let jobs = jobs(&parse(&["--only", POWER_CUT, "--seed", "7"]), 7);
+        let jobs = parse(&["--only", POWER_CUT, "--seed", "7"]).jobs(7);
         assert_eq!(jobs.iter().map(|job| job.seed).collect::<Vec<_>>(), [7]);
     }
 
     #[test]
     fn fresh_power_cuts_have_different_seeds() {
-        let mut seeds: Vec<_> = jobs(&parse(&["--only", POWER_CUT]), 1).iter().map(|job| job.seed).collect();
+        let mut seeds: Vec<_> = parse(&["--only", POWER_CUT]).jobs(1).iter().map(|job| job.seed).collect();
         seeds.dedup();
         assert_eq!(seeds.len(), CUTS.0);
-        assert_eq!(jobs(&parse(&["--only", POWER_CUT, "--long"]), 1).len(), CUTS.1);
+        assert_eq!(parse(&["--only", POWER_CUT, "--long"]).jobs(1).len(), CUTS.1);
+    }
+
+    #[test]
+    fn only_long_runs_test_other_releases_unless_they_are_named() {
+        let releases = |arguments: &[&str]| -> BTreeSet<Release> {
+            parse(arguments).jobs(1).iter().map(|job| job.scenario.needs.release).collect()
+        };
+        assert_eq!(releases(&[]), [Release::Default].into());
+        assert_eq!(releases(&["--long"]), [Release::Default, Release::Older, Release::Separate].into());
+        assert_eq!(releases(&["--only", "OLDER kubernetes"]), [Release::Older].into());
+    }
+
+    #[test]
+    fn several_names_are_a_choice() {
+        let options = parse(&["--only", "clippy", "--only", "FORMATTED"]);
+        assert!(options.wants("Clippy has nothing to say", false) && options.wants("The code is formatted", false));
+        assert!(!options.wants("Every crate's own tests pass", false));
     }
 
     #[test]
     fn a_name_that_nothing_has_is_an_error() {
-        let error = run(&parse(&["--fast", "--only", "nonsense"])).unwrap_err().to_string();
-        assert!(error.contains("nonsense"), "{error}");
+        let error = run(&parse(&["--only", "clippy", "--only", "nonsense"])).unwrap_err().to_string();
+        assert!(error.contains("\"nonsense\"") && error.contains("--list"), "{error}");
+        let error = run(&parse(&["--fast", "--only", POWER_CUT])).unwrap_err().to_string();
+        assert!(error.contains("needs a machine"), "{error}");
     }
 }

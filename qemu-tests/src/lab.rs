@@ -1,5 +1,7 @@
-//! What all scenarios of a run share: the image, the backends, the operator, and a founded machine's disk.
+//! What all scenarios of a run share that test one release: the image, the backends, the operator, and a founded
+//! machine's disk.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -7,12 +9,18 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result};
 
 use crate::machine::Backend;
+use crate::subject::{Release, Subject};
 use image_builder::operator::Operator;
 
-/// What a run has.
+/// A lab for each release that a run tests.
+pub type Labs = BTreeMap<Release, Lab>;
+
+/// What a run has for one release.
 pub struct Lab {
     /// The disk image under test.
     pub image: PathBuf,
+    /// The version of Kubernetes in it: `1.37.2`.
+    pub kubernetes: String,
     /// The machines it can run on.
     pub backends: Vec<Box<dyn Backend>>,
     /// The person who commands every cluster of the run.
@@ -26,15 +34,17 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A lab whose folder is made. `kube` is the program that is kubectl when it is called so.
+    /// A lab whose folder is made.
     ///
     /// # Errors
     /// The folder or the operator's key can't be made.
-    pub fn new(image: PathBuf, backends: Vec<Box<dyn Backend>>, kube: &Path, folder: PathBuf) -> Result<Self> {
+    pub fn new(subject: &Subject, backends: Vec<Box<dyn Backend>>, folder: PathBuf) -> Result<Self> {
         std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
         let kubectl = folder.join("kubectl");
-        symlink(kube, &kubectl).with_context(|| format!("can't make {}", kubectl.display()))?;
-        Ok(Self { image, backends, operator: Operator::generate()?, kubectl, folder, ready: Mutex::new(None) })
+        symlink(&subject.kube, &kubectl).with_context(|| format!("can't make {}", kubectl.display()))?;
+        let (image, kubernetes) = (subject.image.disk(), subject.kubernetes.clone());
+        let operator = Operator::generate()?;
+        Ok(Self { image, kubernetes, backends, operator, kubectl, folder, ready: Mutex::new(None) })
     }
 
     /// The disk of a founded machine, to be copied; `found` makes it if nobody did. Others wait meanwhile.
@@ -50,12 +60,5 @@ impl Lab {
         found(&disk).context("can't make the founded machine that scenarios start from")?;
         *ready = Some(disk.clone());
         Ok(disk)
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        // What is left is named by our process id and does no harm.
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

@@ -15,6 +15,7 @@ pub mod cli;
 pub mod command;
 pub mod disk;
 pub mod fast;
+pub mod janitor;
 pub mod kubectl;
 pub mod lab;
 pub mod machine;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use image_builder::cache::Cache;
 
 use crate::disk::Var;
-use crate::lab::Lab;
+use crate::lab::{Lab, Labs};
 use crate::machine::{Backend, report};
 use crate::scenario::{Scenario, Stage};
 
@@ -83,16 +83,17 @@ impl Room {
     }
 }
 
-/// The backend for a scenario: the first that offers what it needs.
+/// The lab for a scenario, and the first backend there that offers what it needs.
 ///
 /// # Errors
 /// None does.
-pub fn backend<'a>(lab: &'a Lab, scenario: &Scenario) -> Result<&'a dyn Backend> {
+pub fn place<'a>(labs: &'a Labs, scenario: &Scenario) -> Result<(&'a Lab, &'a dyn Backend)> {
     let needs = scenario.needs;
+    let lab = labs.get(&needs.release).with_context(|| format!("there is no {} release", needs.release.name()))?;
     let fits =
         |backend: &&dyn Backend| (backend.firmware() || !needs.firmware) && (backend.keyboard() || !needs.keyboard);
     match lab.backends.iter().map(|backend| &**backend).find(fits) {
-        Some(backend) => Ok(backend),
+        Some(backend) => Ok((lab, backend)),
         None => bail!("no backend that may be used offers what this needs: {needs:?}"),
     }
 }
@@ -105,15 +106,15 @@ struct Queue {
 
 /// Runs the jobs, prints a line for each, and counts.
 #[must_use]
-pub fn run(lab: &Lab, jobs: Vec<Job>, room: Room) -> Count {
+pub fn run(labs: &Labs, jobs: Vec<Job>, room: Room) -> Count {
     let workers = room.processors.min(jobs.len());
     let queue = Mutex::new(Queue { waiting: jobs.into(), room, count: Count::default() });
     let freed = Condvar::new();
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                while let Some((job, share)) = next(lab, &queue, &freed, room) {
-                    let passed = play(lab, job);
+                while let Some((job, share)) = next(labs, &queue, &freed, room) {
+                    let passed = play(labs, job);
                     let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
                     queue.room.processors += share.processors;
                     queue.room.memory += share.memory;
@@ -127,7 +128,7 @@ pub fn run(lab: &Lab, jobs: Vec<Job>, room: Room) -> Count {
 }
 
 /// Takes the first job that there is room for; waits until there is; nothing when none is left.
-fn next(lab: &Lab, queue: &Mutex<Queue>, freed: &Condvar, whole: Room) -> Option<(Job, Room)> {
+fn next(labs: &Labs, queue: &Mutex<Queue>, freed: &Condvar, whole: Room) -> Option<(Job, Room)> {
     let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         if queue.waiting.is_empty() {
@@ -135,8 +136,8 @@ fn next(lab: &Lab, queue: &Mutex<Queue>, freed: &Condvar, whole: Room) -> Option
         }
         let room = queue.room;
         // One that no backend can play takes no room: playing it says why.
-        let share = |job: &Job| match backend(lab, job.scenario) {
-            Ok(backend) => whole.share(job.scenario, backend),
+        let share = |job: &Job| match place(labs, job.scenario) {
+            Ok((_, backend)) => whole.share(job.scenario, backend),
             Err(_) => Room { processors: 0, memory: 0 },
         };
         if let Some(index) = queue.waiting.iter().position(|job| room.holds(share(job))) {
@@ -151,12 +152,18 @@ fn next(lab: &Lab, queue: &Mutex<Queue>, freed: &Condvar, whole: Room) -> Option
 }
 
 /// Plays one job and prints how it went.
-fn play(lab: &Lab, job: Job) -> bool {
+fn play(labs: &Labs, job: Job) -> bool {
     let start = Instant::now();
     let name = job.scenario.name;
+    let (lab, backend) = match place(labs, job.scenario) {
+        Ok(found) => found,
+        Err(error) => {
+            println!("[FAIL]    0 s  {name}\n       {error:#}");
+            return false;
+        }
+    };
     let folder = lab.folder.join(format!("{}-{}", slug(name), job.seed));
     let result = catch_unwind(AssertUnwindSafe(|| {
-        let backend = backend(lab, job.scenario)?;
         let mut stage = Stage::new(lab, backend, job.scenario.needs, folder.clone(), job.seed)?;
         (job.scenario.run)(&mut stage).with_context(|| format!("on {}", backend.name()))
     }));
@@ -173,8 +180,9 @@ fn play(lab: &Lab, job: Job) -> bool {
         Err(error) => {
             let kept = keep(&folder, start.elapsed())
                 .map_or_else(|error| format!("nothing could be kept: {error:#}"), |kept| kept.display().to_string());
+            let only = if lab.backends.len() == 1 { format!("--backend {} ", backend.name()) } else { String::new() };
             println!(
-                "[FAIL] {seconds:>4} s  {name}\n       {}\n       Kept: {kept}\n       Again: ./qemu-tests/run --only '{name}' --seed {}",
+                "[FAIL] {seconds:>4} s  {name}\n       {}\n       Kept: {kept}\n       Again: ./qemu-tests/run {only}--only '{name}' --seed {}",
                 format!("{error:#}").replace('\n', "\n       "),
                 job.seed
             );

@@ -13,6 +13,7 @@ use crate::lab::Lab;
 use crate::machine::network::Network;
 use crate::machine::{Backend, Machine, Spec, Start, Volume, report};
 use crate::random::Random;
+use crate::subject::Release;
 use crate::transcript::last_lines;
 use crate::{disk, oci, volumes};
 
@@ -39,10 +40,12 @@ pub struct Needs {
     pub machines: u8,
     /// Memory of each, in MiB.
     pub memory: u32,
+    /// The factory release in their image.
+    pub release: Release,
 }
 
 /// One machine as any backend has it.
-pub const ONE: Needs = Needs { firmware: false, keyboard: false, machines: 1, memory: 2048 };
+pub const ONE: Needs = Needs { firmware: false, keyboard: false, machines: 1, memory: 2048, release: Release::Default };
 
 /// How long a machine may take from power-on to Ready, on a loaded build machine that emulates.
 pub const TO_READY: Duration = Duration::from_secs(600);
@@ -56,7 +59,7 @@ const DISK: u64 = 6144;
 
 /// Where one run of one scenario takes place.
 pub struct Stage<'a> {
-    /// What all scenarios share.
+    /// What all scenarios of its release share.
     pub lab: &'a Lab,
     /// What the machines run on.
     pub backend: &'a dyn Backend,

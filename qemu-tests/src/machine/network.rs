@@ -81,10 +81,20 @@ impl Drop for Network {
 
 /// Removes the namespaces of processes that ended without removing theirs.
 fn sweep() {
+    remove_where(|owner| !std::path::Path::new("/proc").join(owner).exists());
+}
+
+/// Removes the namespaces of one process.
+pub fn remove(process: &str) {
+    remove_where(|owner| owner == process);
+}
+
+/// Removes namespaces by the process that made them.
+fn remove_where(wanted: impl Fn(&str) -> bool) {
     let listed = image_builder::command::output(Command::new("ip").args(["netns", "list"]), "list namespaces");
     for name in listed.unwrap_or_default().lines().filter_map(|line| line.split_whitespace().next()) {
         let owner = name.strip_prefix("kubeboot-").and_then(|rest| rest.split('-').next());
-        if owner.is_some_and(|owner| !std::path::Path::new("/proc").join(owner).exists()) {
+        if owner.is_some_and(&wanted) {
             // Another run may have been quicker.
             let _ = ip(&["netns", "delete", name]);
         }

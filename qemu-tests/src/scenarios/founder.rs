@@ -8,7 +8,7 @@ use kubeboot::timeline::What;
 use super::workload;
 use crate::machine::{Volume, report};
 use crate::oci;
-use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, says, stop};
+use crate::scenario::{Founded, Needs, ONE, Scenario, Stage, TO_READY, says, stop};
 use crate::volumes::{self, Format};
 
 /// The scenarios of this file.
@@ -57,23 +57,33 @@ pub fn images(stage: &Stage) -> Result<Volume> {
 }
 
 fn by_firmware(stage: &mut Stage) -> Result<()> {
-    serves_workloads(stage)
+    stop(&mut *serves_workloads(stage)?.machine)
 }
 
 fn by_command_line(stage: &mut Stage) -> Result<()> {
-    serves_workloads(stage)
+    stop(&mut *serves_workloads(stage)?.machine)
 }
 
-fn serves_workloads(stage: &mut Stage) -> Result<()> {
+/// Founds a cluster, uses it, and holds what it reports of itself against the release.
+///
+/// # Errors
+/// It does not become Ready, or something does not work.
+pub(super) fn serves_workloads(stage: &mut Stage) -> Result<Founded> {
     let disk = stage.new_disk()?;
     let mut spec = stage.founder(&disk);
     spec.volumes.push(images(stage)?);
     let machine = stage.start(spec)?;
-    let mut founded = stage.ready(machine)?;
+    let founded = stage.ready(machine)?;
     founded.kubectl.wait_for_pods("kube-system", TO_READY)?;
     workload::run(&founded)?;
     says(&founded.machine.console().text(), &["[done]"])?;
-    stop(&mut *founded.machine)
+    let expected = format!("v{}", stage.lab.kubernetes);
+    let kubelet = ["get", "node", &founded.node, "-o", "jsonpath={.status.nodeInfo.kubeletVersion}"];
+    let kubelet = founded.kubectl.run(&kubelet)?;
+    ensure!(kubelet == expected, "the node reports Kubernetes {kubelet}, expected {expected}");
+    let server = founded.kubectl.run(&["get", "--raw=/version"])?;
+    ensure!(server.contains(&format!("{expected:?}")), "the API server is not {expected}, but {server}");
+    Ok(founded)
 }
 
 fn by_credential(stage: &mut Stage) -> Result<()> {

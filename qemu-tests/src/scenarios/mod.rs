@@ -9,6 +9,7 @@ mod power_cut;
 mod preflight;
 mod prompt;
 mod reboot;
+mod releases;
 mod reset;
 mod var;
 mod workload;
@@ -20,8 +21,10 @@ pub use workload::on_node;
 #[must_use]
 pub fn all() -> Vec<&'static Scenario> {
     [
-        founder::SCENARIOS,
+        // The first to need a founded machine makes it, and others wait: better while others have something else to do.
         reboot::SCENARIOS,
+        founder::SCENARIOS,
+        releases::SCENARIOS,
         power_cut::SCENARIOS,
         reset::SCENARIOS,
         damage::SCENARIOS,
