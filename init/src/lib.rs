@@ -4,6 +4,7 @@
 
 pub mod certificates;
 pub mod commands;
+pub mod disk;
 pub mod exit;
 pub mod facts;
 pub mod health;

@@ -37,7 +37,7 @@ enum Command {
     Boot(boot::Args),
     /// Say what boot would change on this machine
     Plan(plan::Args),
-    /// In the initrd: make /etc writable for this boot and give the machine its id
+    /// In the initrd: mount /var, make /etc writable for this boot and give the machine its id
     #[command(hide = true)]
     Etc(etc::Args),
     /// Keep add-ons, labels and certificates what they should be

@@ -10,6 +10,7 @@ use crate::host::console::{self, Console};
 use crate::host::root::Root;
 use crate::host::{clock, files, mounts};
 use crate::paths;
+use crate::words::Block;
 
 /// What is removed below `/var`, beside [`paths::STATE`]: what a node's programs keep there.
 const REMOVED: [&str; 9] = [
@@ -86,20 +87,19 @@ fn confirmed(root: &Root) -> Result<bool, String> {
 /// In the initrd: removes what a reset was asked for. True when one was.
 ///
 /// # Errors
-/// In words. The marker stays, so that the machine never goes on with half of its state.
-pub(super) fn resume(real: &Root) -> Result<bool, String> {
+/// Something can't be removed. The marker stays, so that the machine never goes on with half of its state.
+pub(super) fn resume(real: &Root) -> Result<bool, Block> {
     let marker = real.path(paths::RESET);
     if !files::exists(&marker) {
         return Ok(false);
     }
-    remove(real).map_err(|error| {
-        format!(
-            "the reset that was asked for can't be finished: {error}. The machine does not go on with half of its \
-             state; the next start tries again. Fix: check the disk that holds /var, or empty it"
-        )
-    })?;
-    files::remove(&marker).map_err(|error| format!("can't remove {}: {error}", paths::RESET))?;
-    Ok(true)
+    let removed = remove(real).and_then(|()| files::remove(&marker));
+    removed.map(|()| true).map_err(|error| Block {
+        what: "The reset that was asked for can't be finished".to_owned(),
+        why: vec![format!("what is to be removed below {} can't be: {error}", real.path("/var").display())],
+        state: "The machine does not go on with half of its state; the next start tries again.".to_owned(),
+        fix: vec!["check the disk that holds /var, or replace it.".to_owned()],
+    })
 }
 
 fn remove(real: &Root) -> io::Result<()> {

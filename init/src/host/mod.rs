@@ -5,6 +5,7 @@ pub mod api;
 pub mod batch;
 pub mod clock;
 pub mod console;
+pub mod disk;
 pub mod execute;
 pub mod facts;
 pub mod files;
