@@ -27,8 +27,8 @@ pub fn flags(command_line: &str) -> Option<Vec<&'static str>> {
 /// What a check that does not stop a boot brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Checked {
-    /// The file system is in order now.
-    InOrder,
+    /// Nothing speaks against mounting it: it is in order now, or nobody wanted it checked.
+    Passed,
     /// It could not be checked, and why: mounting it shows whether it can be used.
     Not(String),
 }
@@ -46,7 +46,7 @@ pub fn checked(code: Option<i32>, said: &str) -> Result<Checked, String> {
     match code {
         Some(code) if code & LEFT != 0 => Err(last(said)),
         Some(code) if code & FAILED != 0 => Ok(Checked::Not(last(said))),
-        Some(_) => Ok(Checked::InOrder),
+        Some(_) => Ok(Checked::Passed),
         None => Ok(Checked::Not("it was killed".to_owned())),
     }
 }
@@ -86,7 +86,7 @@ mod tests {
         let said = "one\n\n two\n/dev/vda6: Resize inode not valid.\n/dev/vda6: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.\n";
         let last = "two; /dev/vda6: Resize inode not valid.; /dev/vda6: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.";
         for code in [0, 1, 2, 3] {
-            assert_eq!(checked(Some(code), said), Ok(Checked::InOrder), "{code}");
+            assert_eq!(checked(Some(code), said), Ok(Checked::Passed), "{code}");
         }
         for code in [4, 5, 12] {
             assert_eq!(checked(Some(code), said), Err(last.to_owned()), "{code}");

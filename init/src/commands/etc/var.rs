@@ -24,7 +24,7 @@ pub(super) fn mount(initrd: &Root, real: &Root, note: impl FnOnce(&str)) -> Resu
     let device = device(initrd, &find(initrd, real)?);
     let command_line = files::read_optional(&initrd.path("/proc/cmdline")).ok().flatten().unwrap_or_default();
     let check = match machine::check(&device, &String::from_utf8_lossy(&command_line))? {
-        Checked::InOrder => None,
+        Checked::Passed => None,
         Checked::Not(why) => Some(why),
     };
     let name = device.display().to_string();
