@@ -4,6 +4,7 @@
 
 pub mod certificates;
 pub mod commands;
+pub mod enrolment;
 pub mod exit;
 pub mod facts;
 pub mod health;

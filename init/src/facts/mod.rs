@@ -15,7 +15,7 @@ pub(crate) mod sample;
 
 pub use identity::{Dmi, MachineId};
 pub use kernel::{Kernel, Presence, Version};
-pub use name::{NameProblem, node_name, rfc1123_problem};
+pub use name::{NAME, NameProblem, node_name, rfc1123_problem};
 pub use network::{Address, Interface, Network, NoNodeAddress, NodeAddress, Route};
 pub use ports::{Owner, Socket};
 

@@ -1,0 +1,9 @@
+//! A cluster, machines and a network, all in memory.
+
+mod attacks;
+mod messages;
+mod operators;
+mod table;
+mod texts;
+mod trace;
+mod world;
