@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use super::message::{Ask, Purpose};
 use super::reason::{Reason, TokenFault, Window};
+use crate::certificates::expiry::BACKDATE;
 use crate::certificates::{DAY, Unix};
 use crate::facts::rfc1123_problem;
 use crate::release::Version;
@@ -20,6 +21,7 @@ pub const WINDOW: u64 = DAY;
 /// By how much two clocks may differ, in seconds: well within what certificates are backdated by
 /// (`certificates::expiry::BACKDATE`), and more than two machines that ask for the time at boot are ever apart.
 pub const CLOCKS: u64 = 10 * 60;
+const _: () = assert!(CLOCKS < BACKDATE);
 /// By how many minor versions a kubelet may be older than an API server (Kubernetes' version skew policy).
 pub(super) const KUBELET_OLDER: u32 = 3;
 

@@ -2,10 +2,11 @@
 
 use super::decision::KUBELET_OLDER;
 use super::message::{Purpose, Refusal, Versions};
-use super::reason::span;
+use super::reason::{role, span};
 use super::wire::Malformed;
 use crate::certificates::Unix;
 use crate::release::Version;
+use crate::token::{Joiner, Kind};
 use crate::words::Block;
 
 /// Why a server has not proven to be the cluster's.
@@ -22,6 +23,13 @@ pub enum Impostor {
 /// Why an exchange failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
+    /// The token is not for the role that this machine is to have.
+    TokenKind {
+        /// The role.
+        role: Joiner,
+        /// What the token is for.
+        found: Kind,
+    },
     /// What came is no message of this protocol.
     Nonsense(Malformed),
     /// A message out of its turn.
@@ -99,7 +107,7 @@ impl Failure {
                 matches!(refusal, Refusal::Busy | Refusal::Clock | Refusal::NameTaken)
             }
             Failure::NotAdmitted { refusal } => *refusal == Refusal::Busy,
-            Failure::Own(_) => false,
+            Failure::Own(_) | Failure::TokenKind { .. } => false,
             _ => true,
         }
     }
@@ -110,6 +118,7 @@ impl Failure {
             Failure::Refused { refusal, ours, theirs } => refused(*refusal, *ours, *theirs, about),
             Failure::NotAdmitted { refusal } => not_admitted(*refusal),
             Failure::Unproven(refusal) => unproven(*refusal, about),
+            Failure::TokenKind { role, found } => token_kind(*role, *found),
             Failure::Impostor(impostor) => self::impostor(*impostor, about),
             other => broken(other, about),
         };
@@ -177,6 +186,19 @@ fn refused(refusal: Refusal, ours: Unix, theirs: Unix, about: &Context<'_>) -> T
     }
 }
 
+fn token_kind(joiner: Joiner, found: Kind) -> Text {
+    let (is, prefix) = match found {
+        Kind::Seed => ("the founder's seed", "kb1s"),
+        Kind::ControlPlane => ("a control plane's", "kb1c"),
+        Kind::Worker => ("a worker's", "kb1w"),
+    };
+    let (role, wanted) = (role(joiner), if joiner == Joiner::Worker { "kb1w" } else { "kb1c" });
+    text(
+        format!("this machine is to be a {role}, and its token is {is} ({prefix}-…)"),
+        &[&format!("give it a token that begins with {wanted}-, from kubeboot token create, or the other role")],
+    )
+}
+
 fn clock(ours: Unix, theirs: Unix) -> Text {
     let way = if ours < theirs { "behind" } else { "ahead of" };
     let by = span(ours.abs_diff(theirs));
@@ -191,7 +213,7 @@ fn clock(ours: Unix, theirs: Unix) -> Text {
 fn skew(oldest: Version, newest: Version, about: &Context<'_>) -> Text {
     let runs = if oldest == newest { oldest.to_string() } else { format!("{oldest} to {newest}") };
     let fix = match about.purpose {
-        Purpose::Join(crate::token::Joiner::ControlPlane) => {
+        Purpose::Join(Joiner::ControlPlane) => {
             format!("start this machine with a release of Kubernetes {}.{}", newest.major, newest.minor)
         }
         _ => format!(

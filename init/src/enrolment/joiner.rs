@@ -12,7 +12,7 @@ use super::transcript::{Exporter, Label};
 use crate::certificates::{Unix, check, profile, signing_request};
 use crate::plan::record::Cluster;
 use crate::release::Version;
-use crate::token::{JoinToken, SECRET, fingerprint};
+use crate::token::{JoinToken, Joiner as Role, SECRET, Token, fingerprint};
 
 /// By what a machine is admitted.
 pub enum Credential {
@@ -26,6 +26,17 @@ pub enum Credential {
 }
 
 impl Credential {
+    /// A token for a machine that is to have this role.
+    ///
+    /// # Errors
+    /// [`Failure::TokenKind`]: it admits another role, or is a seed. Nothing is sent then.
+    pub fn of(role: Role, token: Token) -> Result<Self, Failure> {
+        match token {
+            Token::Join(token) if token.joiner() == role => Ok(Credential::Token(token)),
+            other => Err(Failure::TokenKind { role, found: other.kind() }),
+        }
+    }
+
     fn purpose(&self) -> Purpose {
         match self {
             Credential::Token(token) => Purpose::Join(token.joiner()),

@@ -19,6 +19,7 @@ pub mod decision;
 pub mod failure;
 pub mod joiner;
 pub mod message;
+pub mod note;
 pub mod operator;
 mod proven;
 pub mod reason;

@@ -4,7 +4,6 @@
 //! came of it. Whatever the token, the operations are the same up to the refusal: one look, one verification of the node
 //! key, one of the token's (by a key that fits nothing where there is no such token).
 
-use std::fmt;
 use std::net::IpAddr;
 
 use zeroize::Zeroizing;
@@ -12,12 +11,12 @@ use zeroize::Zeroizing;
 use super::Keys;
 use super::decision::{Admission, Found, Site, decide};
 use super::message::{Ask, Founded, Grant, Hello, Message, Operator, Proof, Purpose, SIGNATURE, Versions, most};
-use super::reason::{Reason, role};
+use super::note::{Note, Outcome, Who};
+use super::reason::Reason;
 use super::ssh;
 use super::transcript::{Exporter, Label, Transcript, is_meant};
 use crate::certificates::{Leaf, Request, Unix, signing_request};
 use crate::token::{SECRET, fingerprint};
-use crate::words;
 
 /// How often a request is decided anew because others changed what it was decided on.
 const LOOKS: u8 = 4;
@@ -108,70 +107,6 @@ pub enum Effect {
     Log(Note),
     /// The connection is closed.
     Close,
-}
-
-/// A line of the server's log: who, and what became of it. Of visible characters only.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
-    /// Who asked, as far as it said so.
-    pub who: Who,
-    /// What became of it.
-    pub outcome: Outcome,
-}
-
-/// Who asked, as far as it said so; proven only where it was admitted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Who {
-    /// For what.
-    pub purpose: Option<Purpose>,
-    /// As which node.
-    pub node: Option<(String, IpAddr)>,
-    /// With which token.
-    pub token: Option<[u8; SECRET]>,
-    /// With which ssh key.
-    pub operator: Option<String>,
-}
-
-/// What became of somebody.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// Admitted.
-    Admitted,
-    /// Refused.
-    Refused(Reason),
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = match &self.outcome {
-            Outcome::Admitted => "admitted ".to_owned(),
-            Outcome::Refused(_) => "refused ".to_owned(),
-        };
-        line += match self.who.purpose {
-            None => "somebody",
-            Some(Purpose::Join(joiner)) => role(joiner),
-            Some(Purpose::Return) => "returning node",
-            Some(Purpose::Operate) => "operator",
-        };
-        if let Some((name, address)) = &self.who.node {
-            line += &format!(" {name} ({address})");
-        }
-        if let Some(key) = &self.who.operator {
-            line += &format!(" {key}");
-        }
-        if let Some(token) = &self.who.token {
-            line += &format!(" with token {}", short(token));
-        }
-        if let Outcome::Refused(reason) = &self.outcome {
-            line += &format!(": {reason}");
-        }
-        f.write_str(&words::one_line(&line))
-    }
-}
-
-/// A token's id as lists and logs show it: the first 40 bits, in hexadecimal digits.
-pub fn short(id: &[u8; SECRET]) -> String {
-    id[..5].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A request that is being decided.

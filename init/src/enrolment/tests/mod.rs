@@ -1,6 +1,7 @@
 //! A cluster, machines and a network, all in memory.
 
 mod attacks;
+mod exchanges;
 mod messages;
 mod operators;
 mod table;

@@ -5,9 +5,10 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use super::world::*;
 use crate::enrolment::failure::{Failure, Impostor};
 use crate::enrolment::message::{Message, Refusal};
+use crate::enrolment::note::Outcome;
 use crate::enrolment::operator::{Event, Operator, Step};
 use crate::enrolment::reason::Reason;
-use crate::enrolment::server::{self, Outcome, Server};
+use crate::enrolment::server::{self, Server};
 use crate::enrolment::ssh::{self, SshFault};
 use crate::token::{SECRET, fingerprint};
 

@@ -2,12 +2,12 @@
 
 use crate::enrolment::failure::{Context, Failure, Impostor};
 use crate::enrolment::message::{Purpose, Refusal, Versions};
+use crate::enrolment::note::{Note, Outcome, Who};
 use crate::enrolment::reason::{Reason, TokenFault, Window};
-use crate::enrolment::server::{Note, Outcome, Who};
 use crate::enrolment::ssh::SshFault;
 use crate::enrolment::wire::Malformed;
 use crate::facts::NameProblem;
-use crate::token::Joiner;
+use crate::token::{Joiner, Kind};
 use crate::words::Paint;
 
 const NOW: u64 = 1_800_000_000;
@@ -47,6 +47,8 @@ fn what_a_joiner_is_told() {
     all.push(text(&refused(Refusal::Skew { oldest, newest }), Purpose::Join(Joiner::ControlPlane)));
     all.push(text(&refused(Refusal::NotAccepted), Purpose::Return));
     let others = [
+        Failure::TokenKind { role: Joiner::Worker, found: Kind::ControlPlane },
+        Failure::TokenKind { role: Joiner::ControlPlane, found: Kind::Seed },
         Failure::Impostor(Impostor::Certificate),
         Failure::Impostor(Impostor::Fingerprint),
         Failure::Impostor(Impostor::Signature),
