@@ -7,4 +7,5 @@ mod operators;
 mod table;
 mod texts;
 mod trace;
+mod transcript;
 mod world;
