@@ -2,6 +2,7 @@
 
 use super::attacks::{attempt, changing, recorded};
 use super::world::*;
+use crate::enrolment::decision::Found;
 use crate::enrolment::failure::Failure;
 use crate::enrolment::joiner::Credential;
 use crate::enrolment::message::{Grant, Message, Refusal};
@@ -138,4 +139,24 @@ fn a_token_of_another_kind_is_refused_before_anything_is_sent() {
     let (role, found) = (Role::ControlPlane, Kind::Worker);
     assert_eq!(failed(role, worker()), Some(Failure::TokenKind { role, found }));
     assert_eq!(failed(role, Token::Seed(seed.clone())), Some(Failure::TokenKind { role, found: Kind::Seed }));
+}
+
+/// A look-up that answers with somebody else's records makes nobody a node.
+#[test]
+fn a_record_is_what_its_key_says() {
+    let mut world = World::new();
+    let said = recorded(&mut world, "tls");
+    let others = [
+        Found { keyed: Some(node("w-1", Role::Worker, 22)), ..Found::default() },
+        Found { token: Some(world.tokens[1].clone()), ..Found::default() },
+    ];
+    for found in others {
+        let identity = world.identity();
+        let mut server = Server::new(world.setup(bytes("tls")), &identity);
+        world.serve(&mut server, Event::Message(&said[0].1));
+        server.handle(NOW, Event::Message(&said[2].1));
+        let effects = server.handle(NOW, Event::Found(Box::new(found)));
+        let [Effect::Log(note), Effect::Send(_), Effect::Close] = &effects[..] else { panic!("not refused") };
+        assert_eq!(note.outcome, Outcome::Refused(Reason::Token(TokenFault::Unknown)));
+    }
 }

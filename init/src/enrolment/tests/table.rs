@@ -37,6 +37,8 @@ enum NameState {
     Anothers,
     ImAnother,
     Removed,
+    /// Removed, and its record not deleted yet.
+    RemovedAndMine,
 }
 
 const TOKENS: [TokenState; 11] = [
@@ -53,13 +55,14 @@ const TOKENS: [TokenState; 11] = [
     TokenState::OfTheOtherRole,
 ];
 
-const NAMES: [NameState; 6] = [
+const NAMES: [NameState; 7] = [
     NameState::Free,
     NameState::Mine,
     NameState::MineInTheOtherRole,
     NameState::Anothers,
     NameState::ImAnother,
     NameState::Removed,
+    NameState::RemovedAndMine,
 ];
 
 fn other(role: Role) -> Role {
@@ -106,6 +109,10 @@ fn prepare(world: &mut World, role: Role, token: TokenState, name: NameState) ->
         NameState::Anothers => world.nodes.push(node("n", role, 22)),
         NameState::ImAnother => world.nodes.push(node("m", role, 21)),
         NameState::Removed => world.removed.push(taken.key),
+        NameState::RemovedAndMine => {
+            world.removed.push(taken.key);
+            world.nodes.push(taken);
+        }
     }
     token
 }
