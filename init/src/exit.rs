@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+/// After how many seconds a boot that may succeed later is tried again (`RestartSec=` in the unit).
+pub const TRIED_AGAIN_AFTER: u8 = 15;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -21,9 +24,16 @@ pub enum Exit {
     NoRole,
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        ExitCode::from(match exit {
+impl Exit {
+    /// Whether `kubeboot.service` tries again: what stopped it may pass by itself, or be mended from outside. Wrong
+    /// input, damage and a missing role do not (`RestartPreventExitStatus=` in the unit).
+    pub fn is_tried_again(self) -> bool {
+        matches!(self, Exit::Failure | Exit::Preflight | Exit::Timeout)
+    }
+
+    /// The code that the process ends with.
+    pub fn code(self) -> u8 {
+        match self {
             Exit::Success => 0,
             Exit::Failure => 1,
             Exit::BadInput => 2,
@@ -31,6 +41,12 @@ impl From<Exit> for ExitCode {
             Exit::Damaged => 4,
             Exit::Timeout => 5,
             Exit::NoRole => 6,
-        })
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit.code())
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! Reading order and invariants: `docs/architecture.md`.
 
+pub mod archive;
 pub mod certificates;
 pub mod commands;
+pub mod disk;
 pub mod enrolment;
 pub mod exit;
 pub mod facts;

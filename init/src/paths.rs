@@ -16,6 +16,8 @@ pub const SEED: &str = "/var/lib/kubeboot/seed";
 pub const FROZEN: &str = "/var/lib/kubeboot/settings.json";
 /// Who the node is: name, address, machine-id, pinned at first boot. JSON.
 pub const NODE: &str = "/var/lib/kubeboot/node.json";
+/// Says that the node was Ready once: from then on etcd's data may not be missing. Written once.
+pub const WAS_READY: &str = "/var/lib/kubeboot/was-ready";
 /// Made by the initrd at first boot.
 pub const MACHINE_ID: &str = "/var/lib/kubeboot/machine-id";
 /// Slots, tries and verdicts. JSON.
@@ -36,6 +38,10 @@ pub const PKI: &str = "/etc/kubernetes/pki";
 pub const MANIFESTS: &str = "/etc/kubernetes/manifests";
 /// etcd's data.
 pub const ETCD_DATA: &str = "/var/lib/etcd";
+/// etcd's database, made when it starts for the first time.
+pub const ETCD_DATABASE: &str = "/var/lib/etcd/member/snap/db";
+/// Where etcd keeps its write-ahead log, `*.wal`: made after the database, and before anything is promised to a client.
+pub const ETCD_LOG: &str = "/var/lib/etcd/member/wal";
 /// The kubelet's root directory.
 pub const KUBELET: &str = "/var/lib/kubelet";
 

@@ -13,6 +13,7 @@ const EXCEPTIONS: &[&str] = &[
     "init/src/host/mod.rs",
     "init/tests/documents.rs",
     "init/tests/purity.rs",
+    "init/tests/units.rs",
     "qemu-tests/src/lib.rs",
     "qemu-tests/src/main.rs",
 ];

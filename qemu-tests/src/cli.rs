@@ -19,6 +19,11 @@ use crate::{benchmark, fast, subject};
 
 /// Tests kubeboot: the code, and the image on real machines
 #[derive(Debug, Parser)]
+#[command(after_help = "Examples:\n  \
+    qemu-tests/run --fast                    what needs no machine\n  \
+    qemu-tests/run --only 'power cut'        some of it\n  \
+    qemu-tests/run --long --backend qemu     everything, with firmware\n  \
+    qemu-tests/run --bench ready             how long a boot to Ready takes")]
 pub struct Options {
     /// Only what needs no machine
     #[arg(long, conflicts_with = "long")]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -29,10 +29,55 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
 /// The copy can't be made or enlarged.
 pub fn fresh(image: &Path, to: &Path, mebibytes: u64) -> Result<()> {
     copy(image, to)?;
-    let file = fs::File::options().write(true).open(to).with_context(|| format!("can't open {}", to.display()))?;
-    let length = file.metadata().with_context(|| format!("can't look at {}", to.display()))?.len();
+    let length = fs::metadata(to).with_context(|| format!("can't look at {}", to.display()))?.len();
     ensure!(mebibytes << 20 >= length, "a disk of {mebibytes} MiB is smaller than the image of {length} bytes");
-    file.set_len(mebibytes << 20).with_context(|| format!("can't enlarge {}", to.display()))
+    enlarge(to, mebibytes)
+}
+
+/// Makes a disk larger.
+///
+/// # Errors
+/// The file can't be changed.
+pub fn enlarge(disk: &Path, mebibytes: u64) -> Result<()> {
+    let file = fs::File::options().write(true).open(disk).with_context(|| format!("can't open {}", disk.display()))?;
+    file.set_len(mebibytes << 20).with_context(|| format!("can't enlarge {}", disk.display()))
+}
+
+/// Where an ext4 file system of 4 KiB blocks has its superblock and the copy of it that e2fsck tries first, in bytes
+/// (the kernel's Documentation/filesystems/ext4/blockgroup.rst).
+const SUPERBLOCKS: [u64; 2] = [1024, 32768 * 4096];
+/// Length of a superblock in bytes.
+const SUPERBLOCK: usize = 1024;
+
+/// Takes the superblocks off the file system of `/var`: neither the kernel nor e2fsck knows it any more.
+///
+/// # Errors
+/// The disk has no such partition, or can't be written.
+pub fn spoil_var(disk: &Path) -> Result<()> {
+    let (start, _) = partition(disk, VAR)?;
+    let file = fs::File::options().write(true).open(disk).with_context(|| format!("can't open {}", disk.display()))?;
+    for place in SUPERBLOCKS {
+        file.write_all_at(&[0; SUPERBLOCK], start + place)
+            .with_context(|| format!("can't damage {}", disk.display()))?;
+    }
+    Ok(())
+}
+
+/// Whether the partition for `/var` is as [`spoil_var`] left it.
+///
+/// # Errors
+/// The disk has no such partition, or can't be read.
+pub fn is_spoilt(disk: &Path) -> Result<bool> {
+    let (start, _) = partition(disk, VAR)?;
+    let file = fs::File::open(disk).with_context(|| format!("can't open {}", disk.display()))?;
+    for place in SUPERBLOCKS {
+        let mut found = [1; SUPERBLOCK];
+        file.read_exact_at(&mut found, start + place).with_context(|| format!("can't read {}", disk.display()))?;
+        if found != [0; SUPERBLOCK] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The file system of `/var` of a stopped machine, mounted on the host until dropped.

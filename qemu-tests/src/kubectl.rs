@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use image_builder::command;
 use serde_json::Value;
 
@@ -176,6 +176,30 @@ impl Drop for Forward {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Asks an API server for its readiness, which is open to everyone, with little of the host's CPU.
+///
+/// # Errors
+/// It can't be asked, or is not ready; the message says what it answered.
+pub fn readyz(namespace: Option<&str>, url: &str) -> Result<()> {
+    let mut curl = within(namespace, "curl");
+    curl.args([
+        "-sS",
+        "--noproxy",
+        "*",
+        "-k",
+        "-m",
+        "5",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        &format!("{url}/readyz"),
+    ]);
+    let status = command::output(&mut curl, "ask for /readyz")?;
+    ensure!(status == "200", "/readyz answers {status}");
+    Ok(())
 }
 
 /// A program in a network namespace.

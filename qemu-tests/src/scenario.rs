@@ -132,6 +132,7 @@ impl<'a> Stage<'a> {
             folder: self.folder.clone(),
             disk: disk.to_owned(),
             volumes: Vec::new(),
+            volumes_first: false,
             start: if self.needs.firmware { Start::Firmware } else { Start::Kernel },
             memory: self.needs.memory,
             words: vec![

@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 use image_builder::command::run;
 use image_builder::host;
 
+use crate::command::output_with_input;
+
 /// A kind of file system for user-data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -61,6 +63,23 @@ pub fn images(folder: &Path, archives: &[PathBuf]) -> Result<PathBuf> {
     Ok(volume)
 }
 
+/// Makes a disk of 64 MiB whose one partition has a GPT label and an empty ext4 file system.
+///
+/// # Errors
+/// As for [`user_data`].
+pub fn labelled(folder: &Path, label: &str) -> Result<PathBuf> {
+    host::host_packages(&["e2fsprogs", "fdisk"])?;
+    let disk = folder.join(format!("{label}.raw"));
+    let file = fs::File::create(&disk).with_context(|| format!("can't make {}", disk.display()))?;
+    file.set_len(64 << 20).with_context(|| format!("can't enlarge {}", disk.display()))?;
+    let table = format!("label: gpt\nstart=2048, size=126976, name={label}\n");
+    output_with_input(Command::new("sfdisk").arg("-q").arg(&disk), table.as_bytes())?;
+    let mut make = Command::new("mkfs.ext4");
+    make.args(["-q", "-F", "-E", "offset=1048576", "-L", label]).arg(&disk).arg("62M");
+    run(&mut make, "make a file system in a partition")?;
+    Ok(disk)
+}
+
 /// A folder with the files.
 fn tree(folder: &Path, name: &str, files: &[(&str, &str)]) -> Result<PathBuf> {
     let tree = folder.join(format!("{name}.files"));
@@ -100,6 +119,8 @@ mod tests {
         assert!(label(&vfat).contains("LABEL=CIDATA\n") && label(&vfat).contains("TYPE=vfat\n"));
         let iso = user_data(folder.path(), Format::Iso9660, "config-2", &files).unwrap();
         assert!(label(&iso).contains("LABEL=config-2\n") && label(&iso).contains("TYPE=iso9660\n"));
+        let disk = labelled(folder.path(), "kubeboot-var").unwrap();
+        assert!(label(&disk).contains("PTTYPE=gpt\n"));
         let images = images(folder.path(), &[]).unwrap();
         assert!(label(&images).contains("LABEL=kubeboot-images\n"));
     }

@@ -238,6 +238,21 @@ pub fn sha256_file(path: &Path) -> Result<String> {
     }
 }
 
+/// Fails when a file that was built again differs from the first.
+///
+/// # Errors
+/// They differ, or one can't be read.
+pub fn ensure_same(first: &Path, again: &Path) -> Result<()> {
+    let (one, other) = (sha256_file(first)?, sha256_file(again)?);
+    anyhow::ensure!(
+        one == other,
+        "A build from nothing gave another file: SHA-256 {one} of {}, but {other} of {}",
+        first.display(),
+        again.display()
+    );
+    Ok(())
+}
+
 /// Lower-case hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {

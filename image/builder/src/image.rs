@@ -140,7 +140,7 @@ pub fn of_release(
 /// # Errors
 /// qemu-img failed.
 pub fn export(tools: &Tools, image: &Image, qcow2: bool, target: &Path) -> Result<()> {
-    let mut convert = tools.command("qemu-img")?;
+    let mut convert = tools.command("qemu-img");
     convert.args(["convert", "-f", "raw"]).args(if qcow2 { &["-O", "qcow2", "-c"][..] } else { &["-O", "raw"] });
     let target = std::path::absolute(target).context("Cannot name the target")?;
     command::run(convert.arg(image.disk()).arg(target), "write a copy of the disk image")
@@ -168,7 +168,7 @@ fn make(cache: &Cache, tools: &Tools, recipe: &Recipe, folder: &Path) -> Result<
     recreate(&output)?;
     let workspace = work.join("workspace");
     recreate(&workspace)?;
-    let mut mkosi = tools.command("mkosi")?;
+    let mut mkosi = tools.command("mkosi");
     mkosi.arg("--directory").arg(&project).args(profiles.iter().flat_map(|name| ["--profile", name]));
     for (option, folder) in [
         ("--package-cache-directory", cache.root().join("mkosi/packages")),
@@ -199,8 +199,18 @@ fn collect(output: &Path, folder: &Path) -> Result<()> {
     let line = String::from_utf8_lossy(line);
     fs::write(folder.join("cmdline"), line.trim_end_matches('\0').trim()).context("Cannot write cmdline")?;
     let size = fs::metadata(folder.join("disk.raw")).context("Cannot examine disk.raw")?.len();
-    if size > MOST_BYTES {
-        bail!("The image is {} MiB, and may be at most {} MiB", size >> 20, MOST_BYTES >> 20);
+    fits(size)
+}
+
+/// Refuses an image that is too large.
+fn fits(bytes: u64) -> Result<()> {
+    if bytes > MOST_BYTES {
+        bail!(
+            "The image has {} MiB, and may have at most {}. Fix: leave out packages (image/mkosi/mkosi.conf) or files \
+             (RemoveFiles= there)",
+            bytes.div_ceil(1 << 20),
+            MOST_BYTES >> 20
+        );
     }
     Ok(())
 }
@@ -269,4 +279,16 @@ fn recreate(folder: &Path) -> Result<()> {
         _ => {}
     }
     fs::create_dir_all(folder).with_context(|| format!("Cannot make {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_above_its_limit_is_refused_with_both_numbers() {
+        assert!(fits(MOST_BYTES).is_ok());
+        let said = fits(MOST_BYTES + 1).unwrap_err().to_string();
+        assert!(said.starts_with("The image has 701 MiB, and may have at most 700."), "{said}");
+    }
 }

@@ -34,8 +34,16 @@ enum Command {
     /// Makes the tools tree (mkosi, QEMU), or finds it in the cache
     Tools,
     /// Makes the disk image, or finds it in the cache
+    #[command(after_help = "Examples:\n  \
+        image/build                                               the image for virtual machines, in the cache\n  \
+        image/build --platform metal --output kubeboot.raw        for bare metal, as a file to write to a disk\n  \
+        image/build --profile debug --format qcow2 --output k.qcow2")]
     Image(BuildArgs),
     /// Boots the disk image and waits until its node is Ready
+    #[command(after_help = "Examples:\n  \
+        image/boot kubeboot.role=init                             a cluster of one, with a kubeconfig\n  \
+        image/boot --once --json result.json kubeboot.role=init   stop after Ready; for programs\n  \
+        image/boot --profile debug                                a shell; `kubeboot init` in it founds the cluster")]
     Boot(BootArgs),
 }
 

@@ -127,7 +127,7 @@ impl Machine {
     /// A file cannot be made, or QEMU does not start.
     pub fn start(&self, tools: &Tools) -> Result<Running> {
         let mut secrets = Vec::new();
-        let mut command = tools.command("qemu-system-x86_64")?;
+        let mut command = tools.command("qemu-system-x86_64");
         command.args(self.arguments(tools, &mut secrets)?);
         let log = self.folder.join("qemu.log");
         let log = File::create(&log).with_context(|| format!("Cannot make {}", log.display()))?;
@@ -404,7 +404,7 @@ pub fn probe(cache: &Cache, tools: &Tools, kernel: &Path) -> Result<Accelerator>
 
 /// Whether a kernel under KVM gets as far as missing its root file system.
 fn kernel_starts(tools: &Tools, kernel: &Path, console: &Path) -> Result<bool> {
-    let mut command = tools.command("qemu-system-x86_64")?;
+    let mut command = tools.command("qemu-system-x86_64");
     command.args(["-nodefaults", "-no-user-config", "-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256"]);
     command.args(["-display", "none", "-no-reboot", "-append", "console=ttyS0 panic=-1", "-serial"]);
     command.arg(format!("file:{}", escape(&console.display().to_string()))).arg("-kernel").arg(kernel);

@@ -97,19 +97,17 @@ impl Tools {
 
     /// A program of the tree. Its process is the started child itself. Paths mean the same inside as outside, except
     /// below `/etc`, `/usr`, `/var` and `/run`.
-    ///
-    /// # Errors
-    /// This executable's own path is unknown.
-    pub fn command(&self, program: &str) -> Result<Command> {
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
         inside(&self.root, Mode::Layer, program)
     }
 }
 
-fn inside(root: &Path, mode: Mode, program: &str) -> Result<Command> {
-    let this = std::env::current_exe().context("Cannot find the path of this program")?;
-    let mut command = Command::new(this);
+fn inside(root: &Path, mode: Mode, program: &str) -> Command {
+    // Not by its path: a build that ends meanwhile puts another file there.
+    let mut command = Command::new("/proc/self/exe");
     command.arg(ENTER).arg(root).arg(if mode == Mode::Write { "write" } else { "layer" }).arg(program);
-    Ok(command)
+    command
 }
 
 fn make(root: &Path) -> Result<()> {
@@ -126,12 +124,12 @@ fn make(root: &Path) -> Result<()> {
     }
     // A mirror may be a snapshot, older than its lists are valid.
     let options = ["-q", "-o", "Acquire::Check-Valid-Until=false", "-o", "APT::Install-Recommends=false"];
-    let mut update = inside(root, Mode::Write, "apt-get")?;
+    let mut update = inside(root, Mode::Write, "apt-get");
     command::run(update.args(options).arg("update"), "read the package lists in the tools tree")?;
-    let mut install = inside(root, Mode::Write, "apt-get")?;
+    let mut install = inside(root, Mode::Write, "apt-get");
     install.env("DEBIAN_FRONTEND", "noninteractive").args(options).args(["install", "--yes"]).args(PACKAGES);
     command::run(&mut install, "install the packages of the tools tree")?;
-    let mut clean = inside(root, Mode::Write, "apt-get")?;
+    let mut clean = inside(root, Mode::Write, "apt-get");
     command::run(clean.arg("clean"), "clean the tools tree")
 }
 

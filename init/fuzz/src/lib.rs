@@ -36,7 +36,8 @@ pub fn judge(gathered: &Gathered) {
     }
 }
 
-fn readable(message: &str) {
+/// A message that a terminal can show.
+pub fn readable(message: &str) {
     assert!(!message.chars().any(char::is_control), "{message:?}");
     assert!(message.chars().count() < MESSAGE, "{message:?}");
 }

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::Unix;
+use super::{DAY, Unix};
 
 /// From when until when a certificate is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -29,14 +29,22 @@ pub enum Standing {
     Expired,
 }
 
-/// How long before now an issued certificate says that it became valid, in seconds: other machines' clocks may be
-/// behind by as much.
-pub const BACKDATE: u64 = 60 * 60;
+/// How long before now an issued certificate says that it became valid, in seconds. Other machines' clocks may be
+/// behind, and so may be this one's, once a time server is heard: a hardware clock that runs on local time instead of
+/// UTC is up to 14 hours ahead.
+pub const BACKDATE: u64 = DAY;
 
 impl Validity {
     /// The validity of what is issued at `now` for `lifetime` seconds.
     pub fn starting(now: Unix, lifetime: u64) -> Self {
         Validity { not_before: now.saturating_sub(BACKDATE), not_after: now.saturating_add(lifetime) }
+    }
+
+    /// The validity of an authority that is made at `now`. It begins when the image was made, because no clock that is
+    /// right says earlier: an authority from the future would make every certificate below it worthless.
+    pub fn of_authority(now: Unix, lifetime: u64, image: Unix) -> Self {
+        let starting = Validity::starting(now, lifetime);
+        Validity { not_before: starting.not_before.min(image), ..starting }
     }
 
     /// Its length in seconds.
@@ -95,7 +103,6 @@ pub fn renewals(now: Unix, listed: &[Listed]) -> (Vec<&Listed>, Option<Unix>) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::DAY;
     use super::*;
 
     #[test]
@@ -110,6 +117,24 @@ mod tests {
         }
         assert_eq!(week.standing(now - BACKDATE - 1, 0), Standing::NotYetValid);
         assert_eq!(week.standing(now + 7 * DAY + 1, 0), Standing::Expired);
+    }
+
+    #[test]
+    fn an_authority_is_as_old_as_the_image_and_a_day_at_least() {
+        let now = 1_800_000_000;
+        let begins = |image| Validity::of_authority(now, 3650 * DAY, image).not_before;
+        assert_eq!(begins(now - 90 * DAY), now - 90 * DAY);
+        assert_eq!(begins(now - 60), now - DAY);
+        assert_eq!(begins(now + DAY), now - DAY, "a clock that is behind");
+        assert_eq!(Validity::of_authority(now, 3650 * DAY, 0).not_after, now + 3650 * DAY);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_from_local_time_finds_nothing_from_the_future() {
+        let (local, utc) = (1_800_000_000 + 14 * 60 * 60, 1_800_000_000);
+        for lifetime in [7 * DAY, 365 * DAY] {
+            assert_eq!(Validity::starting(local, lifetime).standing(utc, 0), Standing::Good);
+        }
     }
 
     #[test]

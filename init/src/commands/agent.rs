@@ -9,7 +9,7 @@ use crate::host::api::{Api, ApiError};
 use crate::host::node::ThisNode;
 use crate::host::report::Report;
 use crate::host::root::Root;
-use crate::host::{clock, reconcile, renewal, systemd, wait};
+use crate::host::{clock, gates, reconcile, renewal, systemd, wait};
 use crate::kubernetes::addons;
 use crate::timeline::{Outcome, What};
 
@@ -19,6 +19,10 @@ const APPROVE: Duration = Duration::from_secs(20);
 const RECONCILE: Duration = Duration::from_secs(300);
 /// How often certificates are looked at: the shortest-lived is due for two days before it ends.
 const RENEW: Duration = Duration::from_secs(1800);
+/// When they are first looked at: boot has just done so, but a time server may have set the clock since.
+const FIRST_RENEW: Duration = Duration::from_secs(60);
+/// A clock that moves by more than this between two looks was set, in seconds.
+const STEP: u64 = 60;
 /// Longest pause of the loop; also feeds systemd's watchdog.
 const TICK: Duration = Duration::from_secs(10);
 /// Pauses after a failure: from this…
@@ -27,6 +31,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LAST: Duration = Duration::from_secs(15);
 /// While the API server starts for the first time the pauses stay short: it is on the way to Ready.
 const START_LAST: Duration = Duration::from_millis(500);
+
+/// How long everything else waits for the node to be Ready.
+const NODE: Duration = Duration::from_secs(30);
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
@@ -57,6 +64,27 @@ enum Duty {
 /// The duties in the order in which they are first done. Permissions and add-ons come first: others wait for them.
 const DUTIES: [(Duty, Duration); 4] =
     [(Duty::AddOns, RECONCILE), (Duty::Labels, RECONCILE), (Duty::Approvals, APPROVE), (Duty::Renewals, RENEW)];
+/// Where [`Duty::Renewals`] stands among them.
+const RENEWALS: usize = 3;
+
+/// Notices that the clock was set: wall time moves as monotonic time does, or somebody moved it.
+struct Watch {
+    wall: u64,
+    monotonic: Duration,
+}
+
+impl Watch {
+    fn new(wall: u64, monotonic: Duration) -> Self {
+        Watch { wall, monotonic }
+    }
+
+    /// Whether the clock was set since this was asked last. `wall` is in seconds since 1970.
+    fn was_set(&mut self, wall: u64, monotonic: Duration) -> bool {
+        let expected = self.wall.saturating_add(monotonic.saturating_sub(self.monotonic).as_secs());
+        *self = Watch::new(wall, monotonic);
+        wall.abs_diff(expected) > STEP
+    }
+}
 
 struct Agent<'a> {
     root: &'a Root,
@@ -72,21 +100,29 @@ impl<'a> Agent<'a> {
     }
 
     fn work(&mut self, report: &mut Report) -> String {
-        self.await_api();
-        // What could only wait for the API server starts now.
-        if self.this.is_control_plane()
-            && let Err(error) = renewal::static_pods(self.root, &self.this)
-        {
+        let mut watch = Watch::new(clock::unix(), clock::monotonic());
+        let waited = self.await_api(&mut watch, report);
+        if waited && self.this.is_control_plane() {
+            // It has asked for the API server in vain while that started, and asks at longer and longer intervals, up to
+            // a minute. A new process asks at once. Pods outlive it.
+            if let Err(error) = systemd::restart_if_running("kubelet.service") {
+                eprintln!("kubeboot: the kubelet was not started again: {error}. It finds the API server by itself");
+            }
+        }
+        self.await_node();
+        systemd::ready("the node's other services start");
+        if let Err(error) = self.later_pods() {
             return error;
         }
         let mut due = DUTIES.map(|_| Duration::ZERO);
-        // Boot has just looked at the certificates.
-        due[3] = clock::monotonic() + RENEW;
+        due[RENEWALS] = clock::monotonic() + FIRST_RENEW;
         let mut backoff = wait::Backoff::new(RETRY_FIRST, RETRY_LAST);
-        let mut started = false;
         let mut said = String::new();
         loop {
             systemd::alive();
+            if watch.was_set(clock::unix(), clock::monotonic()) {
+                due[RENEWALS] = Duration::ZERO;
+            }
             let mut failed = None;
             for ((duty, interval), due) in DUTIES.into_iter().zip(&mut due) {
                 if clock::monotonic() < *due {
@@ -101,10 +137,7 @@ impl<'a> Agent<'a> {
             }
             match failed {
                 None => {
-                    if !started {
-                        systemd::ready("add-ons are applied");
-                        started = true;
-                    }
+                    systemd::status("everything in the cluster is as it should be");
                     backoff.reset();
                     said.clear();
                     let next = due.iter().min().copied().unwrap_or_default();
@@ -124,12 +157,57 @@ impl<'a> Agent<'a> {
         }
     }
 
-    fn await_api(&self) {
+    /// True when it was not ready at once: it is starting, as at each boot of a control plane.
+    fn await_api(&mut self, watch: &mut Watch, report: &mut Report) -> bool {
         systemd::status("waiting for the API server");
         let mut backoff = wait::Backoff::new(RETRY_FIRST, START_LAST);
+        let mut waited = false;
         while !matches!(self.api.text("/readyz"), Ok((200, _))) {
+            waited = true;
             systemd::alive();
+            // By the new time its certificate may have expired: then it is never ready.
+            if watch.was_set(clock::unix(), clock::monotonic())
+                && let Err(error) = self.renew(report)
+            {
+                eprintln!("kubeboot: {error}");
+            }
             backoff.pause();
+        }
+        waited
+    }
+
+    /// Starts the static pods that had to wait. On a machine that was switched off, their predecessors still hold the
+    /// leases by which one of several control planes leads; nobody would lead until those have expired.
+    fn later_pods(&self) -> Result<(), String> {
+        if !self.this.is_control_plane() {
+            return Ok(());
+        }
+        if !renewal::later_pods_run(self.root, &self.this)
+            && let Err(error) = reconcile::give_up_leases(&self.api, &self.this.node.name)
+        {
+            eprintln!("kubeboot: {error}. The leases of this machine's last boot expire by themselves");
+        }
+        renewal::static_pods(self.root, &self.this).map(drop)
+    }
+
+    /// Waits, for a while, until the node is Ready: what else starts now would take the processor from the kubelet's way
+    /// there. A new cluster's only node gets its block of pod addresses here, long before the controller-manager could
+    /// have given it one; what fails here, that does.
+    fn await_node(&self) {
+        systemd::status("waiting for the node to be Ready");
+        let node = &self.this.node.name;
+        let boot = gates::boot_id(self.root);
+        let mut has_block = false;
+        let ready = wait::until("the node to be Ready", NODE, RETRY_FIRST, || {
+            systemd::alive();
+            let words = |error: ApiError| error.to_string();
+            if !has_block {
+                has_block = reconcile::first_block(&self.api, node, &self.this.settings).map_err(words)?;
+            }
+            reconcile::node_is_ready(&self.api, node, &boot).map_err(words)?
+        });
+        if let Err(late) = ready {
+            eprintln!("kubeboot: {late}. Everything else starts now");
         }
     }
 
@@ -172,10 +250,37 @@ impl<'a> Agent<'a> {
         for event in renewed.operators {
             report.emit(event);
         }
+        if renewed.kubelet
+            && let Err(error) = systemd::restart_if_running("kubelet.service")
+        {
+            eprintln!("kubeboot: the kubelet was not started again: {error}. It ends by itself without a certificate");
+        }
         if !renewed.words.is_empty() {
             // Its own certificate may be among them.
             self.api = self.this.api(self.root).map_err(|error| error.to_string())?;
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_is_noticed_once_and_one_that_runs_is_not() {
+        let at = Duration::from_secs;
+        let mut watch = Watch::new(1_800_000_000, at(100));
+        assert!(!watch.was_set(1_800_000_010, at(110)));
+        assert!(!watch.was_set(1_800_000_010 + 60 + 59, at(170)), "a time server that pulls it along sets nothing");
+        assert!(watch.was_set(1_900_000_000, at(180)));
+        assert!(!watch.was_set(1_900_000_010, at(190)));
+        assert!(watch.was_set(1_800_000_020, at(200)), "back");
+        assert!(!watch.was_set(1_800_000_030, at(210)));
+    }
+
+    #[test]
+    fn the_renewals_are_where_they_are_said_to_be() {
+        assert_eq!(DUTIES[RENEWALS], (Duty::Renewals, RENEW));
     }
 }

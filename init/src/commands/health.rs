@@ -75,6 +75,7 @@ fn watch(root: &Root, report: &mut Report) -> Result<(), String> {
         }
         if health::all_pass(&verdicts) {
             report.emit(ready(&this));
+            mark_ready(root);
             welcome(root, &this, &mut console);
             forget_seed(root);
             return Ok(());
@@ -172,6 +173,22 @@ fn welcome(root: &Root, this: &ThisNode, console: &mut Console) {
     console.say(|paint| ready.text(paint));
 }
 
+/// Says for good that the node was Ready: from then on etcd's data may not be missing.
+fn mark_ready(root: &Root) {
+    let mark = root.path(paths::WAS_READY);
+    if files::exists(&mark) {
+        return;
+    }
+    let text = format!("Ready for the first time at {} seconds since 1970\n", clock::unix());
+    if let Err(error) = files::write_atomic(&mark, text.as_bytes(), 0o600) {
+        eprintln!(
+            "kubeboot: can't write {}: {error}. Should etcd's data be lost, the next boot won't notice; it tries to \
+             write this again. Fix: check the disk that holds /var",
+            paths::WAS_READY
+        );
+    }
+}
+
 /// A seed that the founder made itself was shown on the console by `kubeboot boot`; from Ready on it is not kept.
 fn forget_seed(root: &Root) {
     if let Err(error) = files::remove(&root.path(paths::SEED)) {
@@ -194,6 +211,21 @@ mod tests {
         assert_eq!(waiting(&verdicts[..1]), "every gate passes");
         let unasked = [verdict("etcd", false, health::NOT_ASKED), verdict("kubelet", false, "not Ready")];
         assert_eq!(waiting(&unasked), "kubelet: not Ready (and 1 more)");
+    }
+
+    #[test]
+    fn the_mark_of_a_first_ready_boot_is_written_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        files::make_folder(&root.path("/var"), 0o755).unwrap();
+        files::make_folder(&root.path("/var/lib"), 0o755).unwrap();
+        files::make_folder(&root.path(paths::STATE), 0o700).unwrap();
+        mark_ready(&root);
+        let read = || files::read_optional(&root.path(paths::WAS_READY)).unwrap();
+        assert!(read().is_some_and(|text| text.starts_with(b"Ready for the first time at ")));
+        files::write_atomic(&root.path(paths::WAS_READY), b"before", 0o600).unwrap();
+        mark_ready(&root);
+        assert_eq!(read().as_deref(), Some(&b"before"[..]));
     }
 
     #[test]

@@ -6,13 +6,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::archive::{Contents, Image};
 use crate::exit::Exit;
 use crate::host::console::Console;
-use crate::host::oci::{self, Image};
+use crate::host::oci;
 use crate::host::report::Report;
 use crate::host::root::Root;
 use crate::host::{clock, files, mounts, process};
 use crate::paths;
+use crate::settings::quoted;
 use crate::timeline::{Outcome, What};
 use crate::words;
 
@@ -23,13 +25,17 @@ const PINNED: &str = "io.cri-containerd.pinned=pinned";
 /// Registry of kubeboot's own images, which no volume may replace: every pod's namespaces hang on them.
 const OWN: &str = "kubeboot.local/";
 /// File systems that such a volume may have: those that the image is tested with, not every parser of the kernel.
-const FILE_SYSTEMS: &str = "iso9660,vfat,ext4";
+const FILE_SYSTEMS: [(&str, Option<&str>); 3] = [("iso9660", None), ("vfat", Some("utf8")), ("ext4", None)];
 /// File system label of a volume with archives.
 const LABEL: &str = "kubeboot-images";
+/// The same, for file systems whose labels are short and in capitals (vfat: 11 characters).
+const SHORT_LABEL: &str = "KB-IMAGES";
 /// Where such a volume is mounted.
 const VOLUME: &str = "/run/kubeboot/images";
 /// Most archives taken from a volume.
 const ARCHIVES: usize = 128;
+/// Longest name of an image, in bytes.
+const NAME: usize = 512;
 /// How long containerd may take for a question.
 const ANSWER: Duration = Duration::from_secs(60);
 /// How long it may take for one archive.
@@ -70,10 +76,9 @@ type Told = (Outcome, String);
 
 fn import_local(root: &Root) -> Result<Told, String> {
     let archive = root.path(paths::SEAT).join("images/kubeboot.tar");
-    let images = oci::images(&archive).map_err(|error| format!("can't read {}: {error}", archive.display()))?;
+    let images = oci::images(&archive).map_err(|error| format!("{}: {error}", archive.display()))?.images;
     let image = images.first().ok_or_else(|| format!("{} holds no image", archive.display()))?;
-    // A digest that containerd has never stored needs no question.
-    if stored(root, &image.digest) && present(root, LOCAL)?.is_some_and(|found| found == image.digest) {
+    if there(root, image)? {
         return Ok((Outcome::Skipped, format!("{LOCAL} is there")));
     }
     import(root, &archive, &["--label", PINNED])?;
@@ -81,17 +86,15 @@ fn import_local(root: &Root) -> Result<Told, String> {
 }
 
 fn import_volume(root: &Root) -> Result<Told, String> {
-    let device = root.path("/dev/disk/by-label").join(LABEL);
-    if !files::exists(&device) {
-        return Ok((Outcome::Skipped, format!("no volume is labelled {LABEL}")));
-    }
+    let mut devices = [LABEL, SHORT_LABEL].map(|label| root.path("/dev/disk/by-label").join(label)).into_iter();
+    let Some(device) = devices.find(|device| files::exists(device)) else {
+        return Ok((Outcome::Skipped, format!("no volume is labelled {LABEL} or {SHORT_LABEL}")));
+    };
     let target = root.path(VOLUME);
-    let failed = |error: String| format!("can't mount the volume labelled {LABEL}: {error}");
-    files::make_folder(&target, 0o755).map_err(|error| failed(error.to_string()))?;
-    let (from, to) = (device.display().to_string(), target.display().to_string());
-    process::run("mount", &["-t", FILE_SYSTEMS, "-o", "ro,nodev,nosuid,noexec", &from, &to], ANSWER)
-        .map_err(|error| failed(error.to_string()))?;
-    let result = import_archives(root, &target);
+    files::make_folder(&target, 0o755)
+        .and_then(|()| mounts::foreign(&device, &target, &FILE_SYSTEMS))
+        .map_err(|error| format!("can't mount the volume labelled {LABEL}: {error}"))?;
+    let result = import_archives(root, &target).and_then(|told| keep_own(root).map(|()| told));
     if let Err(error) = mounts::unmount(&target, false) {
         eprintln!("kubeboot: can't unmount {}: {error}", target.display());
     }
@@ -131,17 +134,25 @@ fn import_archives(root: &Root, folder: &Path) -> Result<Told, String> {
     }
 }
 
+/// Puts the node's own image back, should an import have replaced it all the same: a device can show containerd other
+/// bytes than it showed us.
+fn keep_own(root: &Root) -> Result<(), String> {
+    match import_local(root)? {
+        (Outcome::Skipped, _) => Ok(()),
+        _ => Err(format!(
+            "{LOCAL} was another image after the import, and was put back. Fix: remove the volume labelled {LABEL}, \
+             which changes while it is read"
+        )),
+    }
+}
+
 /// False when containerd has every image of the archive by name and digest.
 fn import_archive(root: &Root, archive: &Path) -> Result<bool, String> {
-    let images = oci::images(archive).map_err(|error| error.to_string())?;
-    importable(&images)?;
+    let contents = oci::images(archive).map_err(|error| error.to_string())?;
+    importable(&contents)?;
     let mut all_there = true;
-    for Image { name, digest } in &images {
-        let found = match name {
-            Some(name) if stored(root, digest) => present(root, name)?,
-            _ => None,
-        };
-        all_there &= found.as_ref() == Some(digest);
+    for image in &contents.images {
+        all_there &= there(root, image)?;
     }
     if !all_there {
         import(root, archive, &[])?;
@@ -150,13 +161,16 @@ fn import_archive(root: &Root, archive: &Path) -> Result<bool, String> {
 }
 
 /// Refuses an archive whose images can't be told by name, or that would replace an image of kubeboot's own.
-fn importable(images: &[Image]) -> Result<(), String> {
-    if images.is_empty() {
+fn importable(contents: &Contents) -> Result<(), String> {
+    if contents.images.is_empty() {
         return Err("found an archive without images, expected at least one".to_owned());
     }
-    for image in images {
+    for image in contents.images.iter().chain(&contents.others) {
         match image.name.as_deref() {
             None => return Err("found an image without a name, expected REGISTRY/IMAGE:TAG".to_owned()),
+            Some(name) if !name.bytes().all(|byte| byte.is_ascii_graphic()) || name.len() > NAME => {
+                return Err(format!("found an image named {}, expected REGISTRY/IMAGE:TAG", quoted(name)));
+            }
             Some(name) if name.starts_with(OWN) => {
                 return Err(format!("{name} is kubeboot's own and is not replaced"));
             }
@@ -164,6 +178,15 @@ fn importable(images: &[Image]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether containerd has an image, by name and digest. Of Docker's form that can't be told.
+fn there(root: &Root, image: &Image) -> Result<bool, String> {
+    match (&image.name, &image.digest) {
+        // A digest that containerd has never stored needs no question.
+        (Some(name), Some(digest)) if stored(root, digest) => Ok(present(root, name)?.as_ref() == Some(digest)),
+        _ => Ok(false),
+    }
 }
 
 /// Whether containerd's content store has the blob.
@@ -216,11 +239,19 @@ mod tests {
 
     #[test]
     fn no_volume_replaces_an_image_of_kubeboots_own() {
-        let image = |name: Option<&str>| Image { name: name.map(ToOwned::to_owned), digest: "sha256:ab".to_owned() };
-        assert_eq!(importable(&[image(Some("example.org/app:1"))]), Ok(()));
-        assert!(importable(&[image(Some("example.org/app:1")), image(Some(LOCAL))]).is_err_and(|e| e.contains(LOCAL)));
-        assert!(importable(&[image(None)]).is_err_and(|error| error.contains("without a name")));
-        assert!(importable(&[]).is_err());
+        let images = |names: &[Option<&str>]| -> Vec<Image> {
+            names.iter().map(|name| Image { name: name.map(ToOwned::to_owned), digest: None }).collect()
+        };
+        let judged = |names: &[Option<&str>], others: &[Option<&str>]| {
+            importable(&Contents { images: images(names), others: images(others) })
+        };
+        let good = Some("example.org/app:1");
+        assert_eq!(judged(&[good], &[good]), Ok(()));
+        assert!(judged(&[good, Some(LOCAL)], &[]).is_err_and(|error| error.contains(LOCAL)));
+        assert!(judged(&[good], &[Some(LOCAL)]).is_err_and(|error| error.contains(LOCAL)));
+        assert!(judged(&[None], &[]).is_err_and(|error| error.contains("without a name")));
+        assert!(judged(&[Some("a/b:1\u{1b}[2J")], &[]).is_err_and(|error| !error.contains('\u{1b}')));
+        assert!(judged(&[], &[]).is_err());
     }
 
     #[test]

@@ -10,7 +10,8 @@ use crate::exit::Exit;
 use crate::host::console::Console;
 use crate::host::root::Root;
 use crate::host::sources::{self, Refused};
-use crate::host::systemd;
+use crate::host::{files, systemd};
+use crate::paths;
 use crate::settings::Problem;
 use crate::sources::by_hand;
 use crate::words::{self, Block};
@@ -65,20 +66,22 @@ pub fn found(root: &Root, console: &mut Console, token: Option<Zeroizing<String>
         Err(problems) => return bad(console, &problems),
     };
     match sources::take_by_hand(root, &document) {
-        Ok(()) => start(console),
+        Ok(()) => start(root, console),
         Err(Refused::Problems(problems)) => bad(console, &problems),
         Err(Refused::SetUp) => {
             let why = "its settings are frozen since it became a node".to_owned();
             refuse(console, "This machine is set up already".to_owned(), why, "to start over: kubeboot reset.")
         }
         Err(Refused::Write(error)) => {
-            let why = format!("{}: {error}", crate::paths::BY_HAND);
+            let why = format!("{}: {error}", paths::BY_HAND);
             refuse(console, "What was typed can't be kept".to_owned(), why, "run it as root.")
         }
     }
 }
 
-fn start(console: &mut Console) -> Exit {
+fn start(root: &Root, console: &mut Console) -> Exit {
+    // Who has just asked is told what is wrong, although an attempt before has said the same.
+    let _ = files::remove(&root.path(paths::LAST_ERROR));
     console.say(|paint| words::note("Founding a cluster. What happens is told here and by: kubeboot status", paint));
     match systemd::restart(UNIT, LIMIT) {
         Ok(()) => Exit::Success,

@@ -15,7 +15,6 @@ mod slot;
 mod status;
 mod timeline;
 mod token;
-mod wait_readyz;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -37,7 +36,7 @@ enum Command {
     Boot(boot::Args),
     /// Say what boot would change on this machine
     Plan(plan::Args),
-    /// In the initrd: make /etc writable for this boot and give the machine its id
+    /// In the initrd: mount /var, make /etc writable for this boot and give the machine its id
     #[command(hide = true)]
     Etc(etc::Args),
     /// Keep add-ons, labels and certificates what they should be
@@ -49,9 +48,6 @@ enum Command {
     /// Say whether the OS image works: kubeboot runs and /var is writable
     #[command(hide = true)]
     OsHealth(os_health::Args),
-    /// Wait until an API server is ready
-    #[command(hide = true)]
-    WaitReadyz(wait_readyz::Args),
     /// Check whether this machine can be a node; all findings at once, each with its fix
     Preflight(preflight::Args),
     /// Found a cluster on this machine, by hand
@@ -112,7 +108,6 @@ pub fn main() -> std::process::ExitCode {
         Command::Agent(args) => agent::run(&args),
         Command::Health(args) => health::run(&args),
         Command::OsHealth(args) => os_health::run(&args),
-        Command::WaitReadyz(args) => wait_readyz::run(&args),
     }
     .into()
 }
@@ -155,8 +150,6 @@ mod tests {
         }
         let units = units![
             "initrd/systemd/system/kubeboot-etc",
-            "systemd/system/flanneld",
-            "systemd/system/kube-proxy",
             "systemd/system/kubeboot-agent",
             "systemd/system/kubeboot-archives",
             "systemd/system/kubeboot-console",

@@ -1,25 +1,26 @@
 //! `kubeboot plan`: exactly the steps that `kubeboot boot` would take now. Changes nothing.
 
 use std::io::Write as _;
-use std::time::Duration;
 
 use serde_json::json;
 
 use super::Output;
-use super::boot::{Situation, Stop, Told, in_force, role};
+use super::boot::{Patience, Situation, Stop, Told, in_force, role};
 use crate::exit::Exit;
 use crate::host::root::Root;
 use crate::host::{clock, founder};
 use crate::kubernetes;
+use crate::paths;
 use crate::plan::{self, Step};
-use crate::words::Paint;
+use crate::words::{Block, Paint};
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     kubeboot plan                          what would change on this machine\n  \
     kubeboot plan --output json | jq .     for programs\n\n\
-    An empty plan means that the machine is as it should be.")]
+    An empty plan means that the machine is as it should be. With --output json the answer is a JSON document in any\n\
+    case: {\"error\": …} where no plan can be made.")]
 pub struct Args {
     /// How to answer
     #[arg(long, short, value_enum, default_value_t)]
@@ -41,14 +42,21 @@ pub fn run(args: &Args) -> Exit {
             }
         }
         Ok(None) => {
-            eprintln!("kubeboot: this machine was given no role, so there is nothing to do");
-            Exit::NoRole
+            let what = "This machine was given no role, so there is nothing to do".to_owned();
+            let fix = vec!["give it one: kubeboot init, or kubeboot.role=init at its next start.".to_owned()];
+            let block = Block { what, why: Vec::new(), state: String::new(), fix };
+            refused(&Stop { exit: Exit::NoRole, block }, args.output)
         }
-        Err(stop) => {
-            eprint!("{}", stop.block.text(Paint::Plain));
-            stop.exit
-        }
+        Err(stop) => refused(&stop, args.output),
     }
+}
+
+fn refused(stop: &Stop, output: Output) -> Exit {
+    match output {
+        Output::Text => eprint!("{}", stop.block.text(Paint::Plain)),
+        Output::Json => println!("{:#}", json!({"error": stop.json("plan")})),
+    }
+    stop.exit
 }
 
 /// The steps, and the paths of what each boot renders.
@@ -59,13 +67,24 @@ fn made(root: &Root) -> Result<Option<Made>, Stop> {
     let mut told = Told::nobody("plan");
     let force = in_force(root, &mut told)?;
     let Some(role) = role(&force.settings)? else { return Ok(None) };
-    let situation = Situation::gather(root, &mut told, &force, role, Duration::ZERO)?;
+    let situation = Situation::gather(root, &mut told, &force, role, Patience::None)?;
     let founder = &situation.founder;
     let steps = plan::plan(founder, &founder::look(root, founder), clock::unix()).map_err(|why| Stop::damaged(&why))?;
     let site = situation.site(root, "");
+    let steps = steps.into_iter().map(unsaid).collect();
     let renders = kubernetes::renders(&site).into_iter().chain(kubernetes::static_pods::later(&site));
     let rendered = renders.map(|one| one.path).collect();
     Ok(Some((steps, rendered)))
+}
+
+/// A step without what is to be kept from logs: the settings may hold a proxy's password.
+fn unsaid(step: Step) -> Step {
+    match step {
+        Step::Write { path, mode, because, .. } if path == paths::FROZEN => {
+            Step::Write { path, mode, contents: "(the settings: kubeboot status --why)\n".to_owned(), because }
+        }
+        step => step,
+    }
 }
 
 fn text(steps: &[Step], rendered: &[String]) -> String {

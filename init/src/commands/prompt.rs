@@ -6,7 +6,7 @@ use super::init;
 use crate::exit::Exit;
 use crate::host::console::Console;
 use crate::host::root::Root;
-use crate::host::{files, sources};
+use crate::host::{files, releases, sources};
 use crate::paths;
 use crate::words;
 
@@ -30,12 +30,17 @@ pub fn run(_: &Args) -> Exit {
         Err(_) => return Exit::BadInput,
     }
     let mut console = Console::open(&root);
-    console.say(words::no_role);
+    let shell = releases::has_shell(&root);
+    console.say(|paint| words::no_role(shell, paint));
+    if shell {
+        // The debug image's shell is on this console, and has the same commands.
+        return Exit::Success;
+    }
     for _ in 0..ANSWERS {
         let Ok(Some(line)) = console.ask("kubeboot> ") else { return Exit::NoRole };
         match answer(&line) {
             Answer::Nothing => {}
-            Answer::Unknown => console.say(words::prompt_help),
+            Answer::Unknown => console.say(|paint| words::prompt_help(false, paint)),
             // What was wrong has been told: it can be put right, and tried again.
             Answer::Init(token) => {
                 if init::found(&root, &mut console, token, &[]) == Exit::Success {

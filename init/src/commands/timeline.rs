@@ -11,7 +11,7 @@ use crate::paths;
 use crate::timeline::{self, Manager, Span, UnitTimes};
 
 /// Units that a boot passes through.
-const UNITS: [&str; 14] = [
+const UNITS: [&str; 15] = [
     "kubeboot-etc.service",
     "local-fs.target",
     "sysinit.target",
@@ -20,6 +20,7 @@ const UNITS: [&str; 14] = [
     "kubeboot.service",
     "containerd.service",
     "kubeboot-images.service",
+    "kubeboot-archives.service",
     "kubelet.service",
     "kube-proxy.service",
     "flanneld.service",

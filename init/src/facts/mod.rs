@@ -12,12 +12,14 @@ pub mod ports;
 pub mod procfs;
 #[cfg(test)]
 pub(crate) mod sample;
+mod settling;
 
 pub use identity::{Dmi, MachineId};
 pub use kernel::{Kernel, Presence, Version};
 pub use name::{NAME, NameProblem, node_name, rfc1123_problem};
-pub use network::{Address, Interface, Network, NoNodeAddress, NodeAddress, Route};
+pub use network::{Address, Interface, Link, Network, NoNodeAddress, NodeAddress, Route};
 pub use ports::{Owner, Socket};
+pub use settling::{OTHERS, Unrest};
 
 use crate::slots::SeatFacts;
 
@@ -52,8 +54,8 @@ impl<T> From<Result<T, String>> for Fact<T> {
 /// Everything that preflight and the plan want to know of a machine. Holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// True once this disk belongs to a cluster: the cluster's or the node's identity is on `/var`. What would stop a
-    /// new machine then only warns, where the node can still do its work.
+    /// True once this disk belongs to a cluster: its founding was complete. What would stop a new machine then only
+    /// warns, where the node can still do its work.
     pub established: bool,
     /// What the node's record (`/var/lib/kubeboot/node.json`) holds fast; none on a new machine.
     pub pinned: Option<Pinned>,
@@ -150,6 +152,9 @@ impl WriteLatency {
         Some(WriteLatency { writes, p50: rank(50)?, p99: rank(99)? })
     }
 }
+
+/// 2026-01-01, in seconds since 1970: no image of kubeboot is older, whatever the time stamps in it say.
+pub const EARLIEST: u64 = 1_767_225_600;
 
 /// The clock and what speaks for or against it. Times are seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,6 +13,25 @@ pub struct Network {
     pub interfaces: Vec<Interface>,
     /// Routes of the main table that are up: IPv4, then IPv6.
     pub routes: Vec<Route>,
+    /// What systemd-networkd says of each interface that it knows.
+    pub links: Vec<Link>,
+}
+
+/// An interface as systemd-networkd has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Name, such as `eth0`.
+    pub name: String,
+    /// Hardware address, such as `52:54:00:12:34:56`; empty if there is none.
+    pub mac: String,
+    /// Whether it is of Ethernet's kind.
+    pub ethernet: bool,
+    /// Whether a cable, or what stands for one, is plugged in.
+    pub carrier: bool,
+    /// How far it is, as in networkctl(1): `pending`, `configuring`, `configured`, `unmanaged`, …
+    pub state: String,
+    /// Name of the systemd.network(5) file that it is set up by, without its folder; empty while there is none.
+    pub file: String,
 }
 
 /// One interface.
@@ -120,14 +139,14 @@ impl Facts {
 }
 
 impl Network {
-    /// Default routes of a family, the one that the kernel takes first.
+    /// Default routes of a family, the one that the kernel takes first; of equal ones the first by interface.
     pub fn default_routes(&self, ipv4: bool) -> Vec<&Route> {
         let mut routes: Vec<&Route> = self
             .routes
             .iter()
             .filter(|route| route.destination.prefix == 0 && route.destination.address.is_ipv4() == ipv4)
             .collect();
-        routes.sort_by_key(|route| route.metric);
+        routes.sort_by_key(|route| (route.metric, &route.interface));
         routes
     }
 

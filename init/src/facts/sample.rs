@@ -99,6 +99,7 @@ pub(crate) fn network() -> Network {
             interface("eth0", 1500, "52:54:00:aa:bb:01", address([10, 0, 2, 15], 24)),
         ],
         routes: vec![route("0.0.0.0/0", Some([10, 0, 2, 2])), route("10.0.2.0/24", None)],
+        links: Vec::new(),
     }
 }
 

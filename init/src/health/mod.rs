@@ -15,6 +15,8 @@ pub use seen::{Condition, NodeSeen, PodSeen, Seen, has_ready_endpoint, node_from
 pub struct Expected {
     /// The node's name.
     pub node: String,
+    /// The id of this boot.
+    pub boot: String,
     /// The version that the kubelet should report, `v1.37.2`.
     pub kubelet: String,
     /// Names of the static pods of this node, such as `etcd`; empty on a worker.
@@ -97,6 +99,10 @@ fn kubelet(expected: &Expected, seen: &Seen) -> Result<String, String> {
     if node.kubelet != expected.kubelet {
         return Err(format!("expected kubelet {}, found {}", expected.kubelet, node.kubelet));
     }
+    if node.boot != expected.boot {
+        // etcd remembers the node as it was when the machine went down, Ready in most cases.
+        return Err(format!("what is known of {} is from before this boot", expected.node));
+    }
     match &node.ready {
         None => Err("the kubelet has not reported yet".to_owned()),
         Some(Condition { status: true, .. }) => Ok(format!("{} is Ready, kubelet {}", expected.node, node.kubelet)),
@@ -111,7 +117,7 @@ fn static_pods(expected: &Expected, seen: &Seen) -> Result<String, String> {
         let full = format!("{name}-{}", expected.node);
         match pods.iter().find(|pod| pod.name == full && pod.mirror) {
             None => missing.push(format!("{name} is not reported")),
-            Some(pod) if !pod.ready => missing.push(format!("{name} is {}", pod.words())),
+            Some(pod) if !pod.runs() => missing.push(format!("{name} is {}", pod.words())),
             Some(_) => {}
         }
     }
@@ -127,7 +133,7 @@ fn system_pods(expected: &Expected, seen: &Seen) -> Result<String, String> {
     let pods = pods(seen)?;
     let waiting: Vec<String> = pods
         .iter()
-        .filter(|pod| !pod.ready && !pod.finished)
+        .filter(|pod| !pod.runs() && !pod.finished)
         .map(|pod| format!("{} is {}", pod.name, pod.words()))
         .collect();
     if !waiting.is_empty() {

@@ -1,5 +1,7 @@
 //! What was observed, as values; and how answers of the Kubernetes API become them.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 /// Observations. `None` means that nobody has looked yet; in a `Result`, both sides say what was seen.
@@ -28,6 +30,8 @@ pub struct NodeSeen {
     pub ready: Option<Condition>,
     /// Condition `NetworkUnavailable`.
     pub network_unavailable: Option<Condition>,
+    /// `status.nodeInfo.bootID`.
+    pub boot: String,
     /// `status.nodeInfo.kubeletVersion`.
     pub kubelet: String,
     /// `spec.podCIDRs`.
@@ -64,11 +68,21 @@ pub struct PodSeen {
     pub phase: String,
     /// Why its first container that does not run waits.
     pub waiting: Option<String>,
+    /// The first container that is said to run and does not: it ran before this boot.
+    pub gone: Option<String>,
 }
 
 impl PodSeen {
+    /// Whether every container is ready, and was started at this boot.
+    pub fn runs(&self) -> bool {
+        self.ready && self.gone.is_none()
+    }
+
     /// Its standing in words.
     pub fn words(&self) -> String {
+        if let Some(container) = &self.gone {
+            return format!("known from before this boot, when {container} ran");
+        }
         match &self.waiting {
             Some(reason) => format!("{} ({reason})", self.phase),
             None if self.phase == "Running" => "running, not ready".to_owned(),
@@ -100,6 +114,7 @@ pub fn node_from(node: &Value) -> NodeSeen {
     NodeSeen {
         ready: condition(node, "Ready"),
         network_unavailable: condition(node, "NetworkUnavailable"),
+        boot: text(node, "/status/nodeInfo/bootID"),
         kubelet: text(node, "/status/nodeInfo/kubeletVersion"),
         pod_cidrs: list(node, "/spec/podCIDRs").iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         address: addresses
@@ -115,19 +130,24 @@ pub fn has_ready_endpoint(slices: &Value) -> bool {
     endpoints.into_iter().any(|endpoint| endpoint.pointer("/conditions/ready").and_then(Value::as_bool) == Some(true))
 }
 
-/// From a PodList.
-pub fn pods_from(pods: &Value) -> Vec<PodSeen> {
-    list(pods, "/items").iter().map(pod_from).collect()
+/// From a PodList. `here` are the ids of the containers that were started at this boot: after an unclean stop the API
+/// server still has what the kubelet said last. Ids, because times would be those of a clock that may have been set since.
+pub fn pods_from(pods: &Value, here: &BTreeSet<String>) -> Vec<PodSeen> {
+    list(pods, "/items").iter().map(|pod| pod_from(pod, here)).collect()
 }
 
-fn pod_from(pod: &Value) -> PodSeen {
+fn pod_from(pod: &Value, here: &BTreeSet<String>) -> PodSeen {
     let phase = text(pod, "/status/phase");
     let containers = ["/status/initContainerStatuses", "/status/containerStatuses"];
-    let waiting = containers
-        .into_iter()
-        .flat_map(|pointer| list(pod, pointer))
-        .map(|status| text(status, "/state/waiting/reason"))
-        .find(|reason| !reason.is_empty());
+    let statuses = containers.into_iter().flat_map(|pointer| list(pod, pointer));
+    // `containerd://ID` (v1.ContainerStatus).
+    let started =
+        |status: &Value| text(status, "/containerID").split_once("://").is_some_and(|(_, id)| here.contains(id));
+    let gone = statuses
+        .clone()
+        .find(|status| status.pointer("/state/running").is_some() && !started(status))
+        .map(|status| text(status, "/name"));
+    let waiting = statuses.map(|status| text(status, "/state/waiting/reason")).find(|reason| !reason.is_empty());
     PodSeen {
         name: text(pod, "/metadata/name"),
         mirror: pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some(),
@@ -137,5 +157,6 @@ fn pod_from(pod: &Value) -> PodSeen {
             || pod.pointer("/metadata/deletionTimestamp").is_some(),
         phase,
         waiting,
+        gone,
     }
 }

@@ -4,9 +4,12 @@ use serde_json::{Value, json};
 
 use super::*;
 
+const BOOT: &str = "7d1c1e7e-7f3c-4a9e-9a53-0a51d8f1c001";
+
 fn expected() -> Expected {
     Expected {
         node: "cp-1".into(),
+        boot: BOOT.into(),
         kubelet: "v1.37.2".into(),
         static_pods: vec!["etcd".into(), "kube-apiserver".into()],
         proxy: true,
@@ -19,7 +22,7 @@ fn node(ready: &str, version: &str) -> Value {
     json!({
         "spec": {"podCIDRs": ["10.244.0.0/24"]},
         "status": {
-            "nodeInfo": {"kubeletVersion": version},
+            "nodeInfo": {"kubeletVersion": version, "bootID": BOOT},
             "addresses": [{"type": "Hostname", "address": "cp-1"}, {"type": "InternalIP", "address": "10.0.2.15"}],
             "conditions": [{"type": "Ready", "status": ready, "reason": "KubeletNotReady", "message": "cni not ready"}],
         },
@@ -30,14 +33,20 @@ fn pod(name: &str, mirror: bool, ready: bool) -> Value {
     let annotations = if mirror { json!({"kubernetes.io/config.mirror": "x"}) } else { json!({}) };
     let labels = if name.starts_with("coredns") { json!({"k8s-app": "kube-dns"}) } else { json!({}) };
     let (status, state) = match ready {
-        true => ("True", json!({"running": {}})),
+        true => ("True", json!({"running": {"startedAt": "2026-11-23T07:00:00Z"}})),
         false => ("False", json!({"waiting": {"reason": "CrashLoopBackOff"}})),
     };
     json!({
         "metadata": {"name": name, "annotations": annotations, "labels": labels},
         "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": status}],
-            "containerStatuses": [{"state": state}]},
+            "containerStatuses": [{"name": "main", "containerID": format!("containerd://{name}"), "state": state}]},
     })
+}
+
+/// On a machine that started each of these pods' containers at this boot.
+fn pods_of(pods: &Value) -> Vec<PodSeen> {
+    let names = ["etcd-cp-1", "kube-apiserver-cp-1", "coredns-5d", "job-1", "coredns-old"];
+    pods_from(pods, &names.map(str::to_owned).into())
 }
 
 fn healthy() -> Seen {
@@ -49,7 +58,7 @@ fn healthy() -> Seen {
         api: good("ready"),
         etcd: good("healthy"),
         node: Some(Ok(node_from(&node("True", "v1.37.2")))),
-        pods: Some(Ok(pods_from(&pods))),
+        pods: Some(Ok(pods_of(&pods))),
         flannel: good("10.244.0.0/24"),
         proxy: good("healthy"),
         dns: good("10.96.0.1"),
@@ -85,7 +94,7 @@ fn each_gate_says_what_it_saw() {
         api: bad("connection refused"),
         etcd: bad("503: no leader"),
         node: Some(Ok(node_from(&node))),
-        pods: Some(Ok(pods_from(&pods))),
+        pods: Some(Ok(pods_of(&pods))),
         flannel: bad("no lease"),
         proxy: bad("connection refused"),
         dns: bad("no answer within 1 s"),
@@ -116,7 +125,33 @@ fn a_pod_that_ends_does_not_hold_the_gate() {
     leaving["metadata"]["deletionTimestamp"] = json!("2026-11-23T07:00:00Z");
     let mut seen = healthy();
     if let Some(Ok(pods)) = &mut seen.pods {
-        pods.extend(pods_from(&json!({"items": [done, leaving]})));
+        pods.extend(pods_of(&json!({"items": [done, leaving]})));
     }
     assert!(all_pass(&judge(&expected(), &seen)));
+}
+
+#[test]
+fn what_etcd_remembers_of_the_boot_before_passes_no_gate() {
+    let mut before = node("True", "v1.37.2");
+    before["status"]["nodeInfo"]["bootID"] = json!("0d1c1e7e-7f3c-4a9e-9a53-0a51d8f1c002");
+    let pods = json!({"items": [
+        pod("etcd-cp-1", true, true), pod("kube-apiserver-cp-1", true, true), pod("coredns-5d", false, true),
+    ]});
+    // The kubelet has started etcd again, and nothing else yet.
+    let pods = pods_from(&pods, &["etcd-cp-1".to_owned()].into());
+    let seen = Seen { node: Some(Ok(node_from(&before))), pods: Some(Ok(pods)), ..healthy() };
+    let failed: Vec<_> = judge(&expected(), &seen).into_iter().filter(|verdict| !verdict.pass).collect();
+    let told: Vec<_> = failed.iter().map(|verdict| (verdict.gate.as_str(), verdict.observed.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            ("kubelet", "what is known of cp-1 is from before this boot"),
+            ("static-pods", "kube-apiserver is known from before this boot, when main ran"),
+            (
+                "system-pods",
+                "kube-apiserver-cp-1 is known from before this boot, when main ran; coredns-5d is known from before this \
+                 boot, when main ran"
+            ),
+        ]
+    );
 }

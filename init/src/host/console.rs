@@ -19,6 +19,8 @@ const LINE: usize = 512;
 pub struct Console {
     device: Option<File>,
     terminal: bool,
+    /// Texts for the screen that wait, once they do.
+    held: Option<String>,
 }
 
 /// Whether a person types at this process's standard input.
@@ -31,7 +33,30 @@ impl Console {
     pub fn open(root: &Root) -> Self {
         let terminal = io::stdout().is_terminal();
         let device = if terminal { None } else { open(root).ok() };
-        Console { device, terminal }
+        Console { device, terminal, held: None }
+    }
+
+    /// Tests: only the screen, whatever standard output is.
+    #[cfg(test)]
+    pub(crate) fn on_screen(root: &Root) -> Self {
+        Console { device: open(root).ok(), terminal: false, held: None }
+    }
+
+    /// From now on texts for the screen wait; the journal gets them all the same. Run by a person nothing waits.
+    pub fn hold(&mut self) {
+        self.held.get_or_insert_default();
+    }
+
+    /// Shows what waits, and lets later texts through.
+    pub fn release(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.write(&held);
+        }
+    }
+
+    /// Forgets what waits.
+    pub fn forget_held(&mut self) {
+        self.held = None;
     }
 
     /// How texts for [`Console::say`]'s two ends are painted: for the journal, then for the screen.
@@ -56,10 +81,19 @@ impl Console {
         if self.terminal {
             let _ = io::stdout().write_all(text.as_bytes());
         }
-        self.show(&text);
+        // No copy of a secret waits.
+        self.release();
+        self.write(&text);
     }
 
     fn show(&mut self, text: &str) {
+        match &mut self.held {
+            Some(held) => held.push_str(text),
+            None => self.write(text),
+        }
+    }
+
+    fn write(&mut self, text: &str) {
         if let Some(device) = &mut self.device
             && write_patiently(device, text.as_bytes()).is_err()
         {
@@ -166,7 +200,7 @@ mod tests {
         let root = Root::at(folder.path());
         std::fs::create_dir(folder.path().join("dev")).unwrap();
         std::fs::write(root.path("/dev/console"), "").unwrap();
-        let mut console = Console { device: open(&root).ok(), terminal: false };
+        let mut console = Console::on_screen(&root);
         console.say(|paint| paint.tone(crate::words::Tone::Good, "[done] it"));
         console.say_secret(|_| Zeroizing::new("secret\n".to_owned()));
         assert_eq!(std::fs::read_to_string(root.path("/dev/console")).unwrap(), "[done] it\nsecret\n");

@@ -11,6 +11,7 @@ use super::keys::{self, KeyError, Signer};
 use super::root::Root;
 use super::{clock, files, random};
 use crate::certificates::{Authority, Form, Leaf, Unix, check};
+use crate::facts::EARLIEST;
 use crate::kubernetes::{encryption, kubeconfig};
 use crate::paths;
 use crate::plan::Step;
@@ -51,6 +52,7 @@ pub enum Reason {
 pub struct Executor<'a> {
     root: &'a Root,
     now: Unix,
+    image: Unix,
     server: String,
     seed: Option<Seed>,
     batch: Batch,
@@ -62,7 +64,8 @@ impl<'a> Executor<'a> {
     /// `server` is the API server's URL in kubeconfigs, `seed` the one that the operator gave.
     pub fn new(root: &'a Root, now: Unix, server: String, seed: Option<Seed>) -> Self {
         let (batch, signers) = (Batch::default(), BTreeMap::new());
-        Executor { root, now, server, seed, batch, signers, identity: None }
+        let image = clock::image(root).max(EARLIEST);
+        Executor { root, now, image, server, seed, batch, signers, identity: None }
     }
 
     /// Tests: cuts the power after so many file operations.
@@ -169,7 +172,7 @@ impl<'a> Executor<'a> {
     }
 
     fn authority(&mut self, which: Authority) -> Result<(), Reason> {
-        let (pair, signer) = keys::authority(which, self.now)?;
+        let (pair, signer) = keys::authority(which, self.now, self.image)?;
         self.stage(which.key(), pair.key.as_bytes(), 0o600)?;
         self.stage(which.certificate(), pair.public.as_bytes(), 0o644)?;
         self.signers.insert(which, signer);

@@ -62,38 +62,6 @@ pub fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
     std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect()
 }
 
-/// Removes a folder with everything below it, or a file. Nothing there is no error. Symbolic links are not followed.
-///
-/// # Errors
-/// Those of unlink(2) and rmdir(2); what was removed before stays removed.
-pub fn remove_tree(path: &Path) -> io::Result<()> {
-    let result = match std::fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match result {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Removes everything in a folder but `kept`, and makes that last. A folder that is not there is no error.
-///
-/// # Errors
-/// Those of [`remove_tree`] and of the folder's fsync.
-pub fn empty_folder(folder: &Path, kept: &[&Path]) -> io::Result<()> {
-    if !exists(folder) {
-        return Ok(());
-    }
-    for path in list(folder)? {
-        if !kept.contains(&path.as_path()) {
-            remove_tree(&path)?;
-        }
-    }
-    File::open(folder)?.sync_all()
-}
-
 /// Whether there is anything at `path`.
 pub fn exists(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok()

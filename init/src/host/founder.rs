@@ -13,7 +13,7 @@ use super::execute::{Executor, Failed};
 use super::root::Root;
 use super::{clock, files, observe};
 use crate::certificates::expiry::Listed;
-use crate::certificates::{Authority, OperatorKey, Unix};
+use crate::certificates::{Authority, OperatorKey, Unix, operators};
 use crate::kubernetes::{self, Render, Site, static_pods};
 use crate::paths;
 use crate::plan::{self, Damaged, Founder, Sight, Step};
@@ -34,8 +34,15 @@ pub fn lock(root: &Root) -> io::Result<Flock<std::fs::File>> {
 
 /// What is on disk of all that the founder's plan wants to know.
 pub fn look(root: &Root, founder: &Founder) -> Sight {
-    let paths = founder.paths();
-    observe::look(root, paths.iter().map(String::as_str))
+    let mut paths = founder.paths();
+    // Those of operators who are no longer named too.
+    let kept = files::list(&root.path(operators::DIRECTORY)).unwrap_or_default();
+    let name =
+        |path: std::path::PathBuf| path.file_name()?.to_str().map(|name| format!("{}/{name}", operators::DIRECTORY));
+    paths.extend(kept.into_iter().filter_map(name));
+    let mut sight = observe::look(root, paths.iter().map(String::as_str));
+    sight.note_etcd(observe::etcd(root));
+    sight
 }
 
 /// Does what a plan says. `seed` is the one that the operator gave; `done` hears of each step.

@@ -1,12 +1,14 @@
 //! Looks at what the health gates judge.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 use super::api::{Api, ApiError};
 use super::node::ThisNode;
 use super::root::Root;
 use super::{files, probe};
 use crate::health::{self, Expected, NodeSeen, PodSeen, Seen, node_from, pods_from};
+use crate::kubernetes::containerd::CONTAINERS;
 
 /// etcd's health port, on loopback, plain HTTP (kubeadm's `--listen-metrics-urls`).
 const ETCD: u16 = 2381;
@@ -18,10 +20,28 @@ const DNS_ENDPOINTS: &str = "/apis/discovery.k8s.io/v1/namespaces/kube-system/en
 /// What flanneld writes when it has its lease.
 const SUBNET: &str = "/run/flannel/subnet.env";
 
+/// Changes at each boot (random(4)); the kubelet reports it with the node.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The id of this boot; empty where it can't be read, which no node reports.
+pub fn boot_id(root: &Root) -> String {
+    let text = files::read_optional(&root.path(BOOT_ID)).ok().flatten().unwrap_or_default();
+    String::from_utf8_lossy(&text).trim().to_owned()
+}
+
+/// Ids of the containers that containerd has started since the machine did.
+fn containers(root: &Root) -> BTreeSet<String> {
+    let folders = files::list(&root.path(CONTAINERS)).unwrap_or_default();
+    let name = |path: std::path::PathBuf| Some(path.file_name()?.to_str()?.to_owned());
+    folders.into_iter().filter_map(name).collect()
+}
+
 /// Keeps a client and what was seen so far, and looks again only at what has not passed.
 pub struct Gates {
     api: Api,
     expected: Expected,
+    /// Where the node's services answer the node itself.
+    loopback: IpAddr,
     dns: Option<IpAddr>,
     root: Root,
     seen: Seen,
@@ -35,7 +55,8 @@ impl Gates {
     pub fn new(root: &Root, this: &ThisNode) -> Result<Self, ApiError> {
         Ok(Gates {
             api: this.api(root)?,
-            expected: this.expected(),
+            expected: this.expected(boot_id(root)),
+            loopback: crate::kubernetes::loopback(this.node.address),
             dns: this.settings.cluster.service_cidr.nth(10),
             root: root.clone(),
             seen: Seen::default(),
@@ -56,9 +77,9 @@ impl Gates {
     pub fn look_at_all(&mut self) {
         self.seen.api = Some(self.ready());
         self.seen.node = Some(self.node());
-        self.seen.etcd = Some(endpoint(ETCD, "/readyz"));
+        self.seen.etcd = Some(self.endpoint(ETCD, "/readyz"));
         self.seen.flannel = Some(self.lease());
-        self.seen.proxy = Some(endpoint(PROXY, "/healthz"));
+        self.seen.proxy = Some(self.endpoint(PROXY, "/healthz"));
         self.seen.pods = Some(self.pods());
         if let (Some(name), Some(server)) = (&self.expected.dns, self.dns) {
             self.seen.dns = Some(self.dns(server, name));
@@ -75,20 +96,20 @@ impl Gates {
         if !passed(&self.seen.api) {
             return;
         }
-        if !matches!(&self.seen.node, Some(Ok(node)) if settled(node)) {
+        if !matches!(&self.seen.node, Some(Ok(node)) if self.settled(node)) {
             self.seen.node = Some(self.node());
         }
-        if !matches!(&self.seen.node, Some(Ok(node)) if settled(node)) {
+        if !matches!(&self.seen.node, Some(Ok(node)) if self.settled(node)) {
             return;
         }
         if control_plane && !passed(&self.seen.etcd) {
-            self.seen.etcd = Some(endpoint(ETCD, "/readyz"));
+            self.seen.etcd = Some(self.endpoint(ETCD, "/readyz"));
         }
         if self.expected.flannel && !passed(&self.seen.flannel) {
             self.seen.flannel = Some(self.lease());
         }
         if self.expected.proxy && !passed(&self.seen.proxy) {
-            self.seen.proxy = Some(endpoint(PROXY, "/healthz"));
+            self.seen.proxy = Some(self.endpoint(PROXY, "/healthz"));
         }
         // Looked at every time: a pod that is still to come makes no list look unfinished.
         self.seen.pods = Some(self.pods());
@@ -97,6 +118,12 @@ impl Gates {
         {
             self.seen.dns = Some(self.dns(server, name));
         }
+    }
+
+    fn settled(&self, node: &NodeSeen) -> bool {
+        node.boot == self.expected.boot
+            && node.ready.as_ref().is_some_and(|ready| ready.status)
+            && !node.pod_cidrs.is_empty()
     }
 
     /// Asks only when somebody is there to answer: an unanswered question costs its whole time-out.
@@ -127,7 +154,18 @@ impl Gates {
 
     fn pods(&self) -> Result<Vec<PodSeen>, String> {
         let path = format!("/api/v1/namespaces/kube-system/pods?fieldSelector=spec.nodeName%3D{}", self.expected.node);
-        self.api.get(&path).map(|pods| pods_from(&pods)).map_err(|error| error.to_string())
+        let pods = self.api.get(&path).map_err(|error| error.to_string())?;
+        // After the question: whatever the answer says runs was started before.
+        Ok(pods_from(&pods, &containers(&self.root)))
+    }
+
+    fn endpoint(&self, port: u16, path: &str) -> Result<String, String> {
+        let address = SocketAddr::new(self.loopback, port);
+        match probe::http(address, path) {
+            Ok((200, _)) => Ok(format!("{address}{path} is healthy")),
+            Ok((status, body)) => Err(format!("{address}{path} answers {status}: {}", failing(&body))),
+            Err(error) => Err(format!("{address}{path}: {error}")),
+        }
     }
 
     fn lease(&self) -> Result<String, String> {
@@ -142,18 +180,6 @@ fn passed(answer: &Option<Result<String, String>>) -> bool {
     matches!(answer, Some(Ok(_)))
 }
 
-fn settled(node: &NodeSeen) -> bool {
-    node.ready.as_ref().is_some_and(|ready| ready.status) && !node.pod_cidrs.is_empty()
-}
-
-fn endpoint(port: u16, path: &str) -> Result<String, String> {
-    match probe::http(port, path) {
-        Ok((200, _)) => Ok(format!("127.0.0.1:{port}{path} is healthy")),
-        Ok((status, body)) => Err(format!("127.0.0.1:{port}{path} answers {status}: {}", failing(&body))),
-        Err(error) => Err(format!("127.0.0.1:{port}{path}: {error}")),
-    }
-}
-
 /// The checks that fail in a verbose health answer (`[-]etcd failed: …`), or its first line.
 fn failing(body: &str) -> String {
     let failed: Vec<&str> = body.lines().filter_map(|line| line.strip_prefix("[-]")).take(5).collect();
@@ -163,6 +189,21 @@ fn failing(body: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn containers_of_this_boot_are_those_that_containerd_keeps_on_the_tmpfs() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        assert!(containers(&root).is_empty());
+        std::fs::create_dir_all(root.path(CONTAINERS).join("0a1b")).unwrap();
+        assert_eq!(containers(&root), BTreeSet::from(["0a1b".to_owned()]));
+    }
+
+    #[test]
+    fn this_boot_has_an_id() {
+        assert_eq!(boot_id(&Root::system()).len(), 36);
+        assert_eq!(boot_id(&Root::at(tempfile::tempdir().unwrap().path())), "");
+    }
 
     #[test]
     fn only_the_checks_that_fail_are_shown() {

@@ -43,14 +43,14 @@ pub struct Pair {
     pub key: Zeroizing<String>,
 }
 
-/// Makes an authority: a key and a certificate that it signs itself.
+/// Makes an authority: a key and a certificate that it signs itself. `image` is when the image was made.
 ///
 /// # Errors
 /// The crypto provider refuses.
-pub fn authority(which: Authority, now: Unix) -> Result<(Pair, Signer), KeyError> {
+pub fn authority(which: Authority, now: Unix, image: Unix) -> Result<(Pair, Signer), KeyError> {
     let failed = failed("make a certificate authority");
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(&failed)?;
-    let validity = Validity::starting(now, Authority::LIFETIME);
+    let validity = Validity::of_authority(now, Authority::LIFETIME, image);
     let mut params = parameters(validity, which.common_name(), &[]);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -201,25 +201,36 @@ mod tests {
     fn every_leaf_says_what_was_asked_and_is_signed_by_its_authority_alone() {
         for leaf in Leaf::ALL {
             let request = leaf.request(&subject());
-            let (pair, signer) = authority(request.authority, NOW).unwrap();
+            let (pair, signer) = authority(request.authority, NOW, NOW).unwrap();
             let issued = signer.issue(&request, NOW).unwrap();
             let ca = check::authority(request.authority, pair.public.as_bytes(), pair.key.as_bytes(), NOW).unwrap();
             let inspected = check::inspect(issued.public.as_bytes()).unwrap();
             assert_eq!(check::leaf(&inspected, &ca, &request, NOW), Ok(()), "{leaf}");
             assert_eq!(check::public_half(issued.key.as_bytes()), Ok(inspected.public_key.clone()), "{leaf}");
             assert_eq!(inspected.validity.not_after, NOW + request.lifetime);
-            let (_, other) = authority(request.authority, NOW).unwrap();
+            let (_, other) = authority(request.authority, NOW, NOW).unwrap();
             let other = check::inspect(other.certificate.as_bytes()).unwrap();
             assert_eq!(check::leaf(&inspected, &other, &request, NOW), Err(Fault::WrongAuthority), "{leaf}");
             let late = NOW + request.lifetime + 1;
             assert_eq!(check::leaf(&inspected, &ca, &request, late), Err(Fault::Expired), "{leaf}");
-            assert_eq!(check::leaf(&inspected, &ca, &request, NOW - DAY), Err(Fault::NotYetValid), "{leaf}");
+            assert_eq!(check::leaf(&inspected, &ca, &request, NOW - DAY), Ok(()), "{leaf}");
+            let early = NOW - DAY - 1;
+            assert_eq!(check::leaf(&inspected, &ca, &request, early), Err(Fault::NotYetValid), "{leaf}");
         }
     }
 
     #[test]
+    fn an_authority_is_as_old_as_the_image_and_no_leaf_is_older() {
+        let image = NOW - 90 * DAY;
+        let (pair, signer) = authority(Authority::Cluster, NOW, image).unwrap();
+        assert_eq!(check::inspect(pair.public.as_bytes()).unwrap().validity.not_before, image);
+        let issued = signer.issue(&Leaf::Admin.request(&subject()), image + 60).unwrap();
+        assert_eq!(check::inspect(issued.public.as_bytes()).unwrap().validity.not_before, image);
+    }
+
+    #[test]
     fn a_loaded_authority_signs_like_the_one_that_was_made() {
-        let (pair, _) = authority(Authority::Cluster, NOW).unwrap();
+        let (pair, _) = authority(Authority::Cluster, NOW, NOW).unwrap();
         let loaded = Signer::load(pair.public.as_bytes(), pair.key.as_bytes()).unwrap();
         let request = Leaf::Admin.request(&subject());
         let issued = loaded.issue(&request, NOW + DAY).unwrap();
@@ -230,7 +241,7 @@ mod tests {
 
     #[test]
     fn serials_never_repeat_and_have_128_bits() {
-        let (_, signer) = authority(Authority::Etcd, NOW).unwrap();
+        let (_, signer) = authority(Authority::Etcd, NOW, NOW).unwrap();
         let request = Leaf::EtcdPeer.request(&subject());
         let serial = || {
             let pem = signer.issue(&request, NOW).unwrap().public;
@@ -246,7 +257,7 @@ mod tests {
     fn an_operator_gets_a_certificate_for_a_key_that_never_was_here() {
         let line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFtyLNW11EJMUPiwRcHaaW9KjV8Vl09jxBNwH+DyAUnb";
         let key = OperatorKey::parse(line).unwrap();
-        let (_, signer) = authority(Authority::Cluster, NOW).unwrap();
+        let (_, signer) = authority(Authority::Cluster, NOW, NOW).unwrap();
         let pem = signer.issue_for(&key.request(), &key.spki, NOW).unwrap();
         let inspected = check::inspect(pem.as_bytes()).unwrap();
         let ca = check::inspect(signer.certificate.as_bytes()).unwrap();

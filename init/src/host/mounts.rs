@@ -58,6 +58,16 @@ pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
     Ok(mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
 }
 
+/// Mounts the ext4 file system of the machine's state on `target`: no device files, no set-user-ID programs, and no
+/// write for each read.
+///
+/// # Errors
+/// Those of mount(2).
+pub fn state(source: &Path, target: &Path) -> io::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+    Ok(mount(Some(source), target, Some("ext4"), flags, None::<&str>)?)
+}
+
 /// Mounts `source` read-only, with no device files and no set-user-ID programs.
 ///
 /// # Errors
@@ -65,6 +75,28 @@ pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
 pub fn read_only(source: &Path, target: &Path, file_system: &str) -> io::Result<()> {
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
     Ok(mount(Some(source), target, Some(file_system), flags, None::<&str>)?)
+}
+
+/// Mounts media that anybody may have made, by the first of `kinds` (a file system and its options) that takes it:
+/// read-only, with no device files, no programs, no set-user-ID, and no symbolic link on it followed.
+///
+/// # Errors
+/// Those of mount(2) for the first of `kinds`.
+pub fn foreign(device: &Path, target: &Path, kinds: &[(&str, Option<&str>)]) -> io::Result<()> {
+    // nix has no name for the last one (Linux 5.10).
+    let flags = MsFlags::MS_RDONLY
+        | MsFlags::MS_NODEV
+        | MsFlags::MS_NOSUID
+        | MsFlags::MS_NOEXEC
+        | MsFlags::from_bits_retain(nix::libc::MS_NOSYMFOLLOW);
+    let mut first = None;
+    for (kind, options) in kinds {
+        match mount(Some(device), target, Some(*kind), flags, *options) {
+            Ok(()) => return Ok(()),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(first.unwrap_or(nix::Error::EINVAL).into())
 }
 
 /// Unmounts `target`.

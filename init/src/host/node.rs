@@ -38,7 +38,7 @@ impl ThisNode {
     /// In words: the file that is missing or damaged.
     pub fn load(root: &Root) -> Result<Self, String> {
         let frozen = Frozen::parse(&String::from_utf8_lossy(&read(root, paths::FROZEN)?))
-            .map_err(|why| damaged(paths::FROZEN, &why))?;
+            .map_err(|why| damaged_file(paths::FROZEN, &why))?;
         let settings = match files::exists(&root.path(paths::IN_FORCE)) {
             true => json(root, paths::IN_FORCE)?,
             false => frozen.settings.clone(),
@@ -46,8 +46,8 @@ impl ThisNode {
         Ok(ThisNode {
             frozen,
             settings,
-            node: Node::parse(&read(root, paths::NODE)?).map_err(|why| damaged(paths::NODE, &why))?,
-            cluster: Cluster::parse(&read(root, paths::CLUSTER)?).map_err(|why| damaged(paths::CLUSTER, &why))?,
+            node: Node::parse(&read(root, paths::NODE)?).map_err(|why| damaged_file(paths::NODE, &why))?,
+            cluster: Cluster::parse(&read(root, paths::CLUSTER)?).map_err(|why| damaged_file(paths::CLUSTER, &why))?,
             seat: seat(root)?,
         })
     }
@@ -65,14 +65,15 @@ impl ThisNode {
         self.settings.role != Some(Role::Worker)
     }
 
-    /// What its gates compare with.
-    pub fn expected(&self) -> Expected {
+    /// What its gates compare with. `boot` is the id of this boot.
+    pub fn expected(&self, boot: String) -> Expected {
         let settings = &self.settings;
         let static_pods =
             if self.is_control_plane() { static_pods::NAMES.map(str::to_owned).into() } else { Vec::new() };
         let coredns = settings.addons.iter().any(|addon| addon == "coredns");
         Expected {
             node: self.node.name.clone(),
+            boot,
             kubelet: format!("v{}", self.seat.kubernetes),
             static_pods,
             proxy: settings.proxy != ProxyMode::None,
@@ -80,6 +81,21 @@ impl ThisNode {
             dns: coredns.then(|| format!("kubernetes.default.svc.{}", settings.cluster.dns_domain)),
         }
     }
+}
+
+/// The first of the node's stored records that is damaged, or missing although the node was set up. In words.
+pub fn damaged(root: &Root) -> Option<String> {
+    let founded = files::exists(&root.path(paths::FROZEN));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let judge = |path: &str, parse: &dyn Fn(&[u8]) -> Result<(), String>| match files::read_optional(&root.path(path)) {
+        Ok(Some(bytes)) => parse(&bytes).err().map(|why| damaged_file(path, &why)),
+        Ok(None) if founded => Some(damaged_file(path, "it is missing, and this machine was set up as a node")),
+        Ok(None) => None,
+        Err(error) => Some(format!("can't read {path}: {error}")),
+    };
+    judge(paths::FROZEN, &|bytes| Frozen::parse(&text(bytes)).map(drop))
+        .or_else(|| judge(paths::NODE, &|bytes| Node::parse(bytes).map(drop)))
+        .or_else(|| judge(paths::CLUSTER, &|bytes| Cluster::parse(bytes).map(drop)))
 }
 
 /// What `kubeboot slot` left.
@@ -91,7 +107,7 @@ pub fn seat(root: &Root) -> Result<SeatFacts, String> {
 }
 
 fn json<T: DeserializeOwned>(root: &Root, path: &str) -> Result<T, String> {
-    serde_json::from_slice(&read(root, path)?).map_err(|error| damaged(path, &error.to_string()))
+    serde_json::from_slice(&read(root, path)?).map_err(|error| damaged_file(path, &error.to_string()))
 }
 
 fn read(root: &Root, path: &str) -> Result<Vec<u8>, String> {
@@ -102,6 +118,6 @@ fn read(root: &Root, path: &str) -> Result<Vec<u8>, String> {
     }
 }
 
-fn damaged(path: &str, why: &str) -> String {
+fn damaged_file(path: &str, why: &str) -> String {
     format!("{path} is damaged: {why}")
 }

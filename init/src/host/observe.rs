@@ -7,7 +7,8 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::root::Root;
-use crate::plan::sight::{Entry, Sight};
+use crate::paths;
+use crate::plan::sight::{Amount, Entry, Etcd, Sight};
 
 /// The largest file that is read: everything of ours is far smaller, and a damaged disk must not fill the memory.
 const LARGEST: u64 = 4 << 20;
@@ -19,6 +20,36 @@ pub fn look<'a>(root: &Root, paths: impl IntoIterator<Item = &'a str>) -> Sight 
         sight.note(path, entry(&root.path(path)));
     }
     sight
+}
+
+/// Looks how much there is of etcd's data.
+pub fn etcd(root: &Root) -> Etcd {
+    Etcd { database: database(root), log: log(root) }
+}
+
+fn database(root: &Root) -> Amount {
+    match std::fs::symlink_metadata(root.path(paths::ETCD_DATABASE)) {
+        Ok(found) if found.is_file() => Ok(found.len()),
+        Ok(_) => Err("no regular file".to_owned()),
+        Err(error) => nothing(&error),
+    }
+}
+
+fn log(root: &Root) -> Amount {
+    let files = match super::files::list(&root.path(paths::ETCD_LOG)) {
+        Ok(files) => files,
+        Err(error) => return nothing(&error),
+    };
+    let files = files.iter().filter(|file| file.extension().is_some_and(|end| end == "wal"));
+    files.map(|file| std::fs::metadata(file).map(|found| found.len()).or_else(|error| nothing(&error))).sum()
+}
+
+/// What is not there amounts to nothing; what can't be looked at says why.
+fn nothing(error: &io::Error) -> Amount {
+    match error.kind() {
+        io::ErrorKind::NotFound => Ok(0),
+        _ => Err(format!("unreadable: {error}")),
+    }
 }
 
 fn entry(path: &Path) -> Entry {
@@ -57,6 +88,22 @@ fn contents(path: &Path, length: u64, regular: bool) -> io::Result<Zeroizing<Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn etcds_data_is_counted_and_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        assert_eq!(etcd(&root), Etcd { database: Ok(0), log: Ok(0) });
+        for path in [paths::ETCD_DATABASE, "/var/lib/etcd/member/wal/0.wal", "/var/lib/etcd/member/wal/1.tmp"] {
+            std::fs::create_dir_all(root.path(path).parent().unwrap()).unwrap();
+            std::fs::write(root.path(path), "12345").unwrap();
+        }
+        std::fs::write(root.path("/var/lib/etcd/member/wal/1.wal"), "12").unwrap();
+        assert_eq!(etcd(&root), Etcd { database: Ok(5), log: Ok(7) });
+        std::fs::remove_dir_all(root.path(paths::ETCD_LOG)).unwrap();
+        std::fs::write(root.path(paths::ETCD_LOG), "no folder").unwrap();
+        assert!(etcd(&root).log.unwrap_err().starts_with("unreadable: "));
+    }
 
     #[test]
     fn files_directories_links_and_nothing() {

@@ -10,6 +10,8 @@ use crate::settings::Os;
 
 /// Where a time server goes (timesyncd.conf(5)).
 const TIME: &str = "/run/systemd/timesyncd.conf.d/50-kubeboot.conf";
+/// Who reads what is written there.
+pub const NETWORKD: &str = "systemd-networkd.service";
 /// Where networks go (systemd.network(5)).
 const NETWORKS: &str = "/run/systemd/network";
 
@@ -38,7 +40,7 @@ pub fn apply(root: &Root, os: &Os) -> Applied {
         keep(&mut applied, root, TIME, &text, "systemd-timesyncd.service");
     }
     for network in &os.network {
-        keep(&mut applied, root, &format!("{NETWORKS}/{}", network.name), &network.text, "systemd-networkd.service");
+        keep(&mut applied, root, &format!("{NETWORKS}/{}", network.name), &network.text, NETWORKD);
     }
     applied
 }

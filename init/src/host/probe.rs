@@ -9,12 +9,11 @@ use crate::health::dns;
 /// How long a service may take to answer.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// GET `http://127.0.0.1:PORT/PATH`: status and body, at most 4 KiB of it.
+/// GET `http://ADDRESS:PORT/PATH`: status and body, at most 4 KiB of it.
 ///
 /// # Errors
 /// Nobody listens, or the answer is none of HTTP's.
-pub fn http(port: u16, path: &str) -> io::Result<(u16, String)> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+pub fn http(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
     stream.set_read_timeout(Some(ANSWER))?;
     stream.set_write_timeout(Some(ANSWER))?;
@@ -66,7 +65,7 @@ mod tests {
     #[test]
     fn status_and_body_are_read() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let address = listener.local_addr().unwrap();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = [0; 256];
@@ -74,13 +73,13 @@ mod tests {
             stream.write_all(b"HTTP/1.0 503 Service Unavailable\r\nX: y\r\n\r\nno leader\n").unwrap();
             String::from_utf8_lossy(&request[..length]).into_owned()
         });
-        assert_eq!(http(port, "/readyz").unwrap(), (503, "no leader".to_owned()));
+        assert_eq!(http(address, "/readyz").unwrap(), (503, "no leader".to_owned()));
         assert!(server.join().unwrap().starts_with("GET /readyz HTTP/1.0\r\n"));
     }
 
     #[test]
     fn a_port_that_nobody_has_is_an_error() {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        assert_eq!(http(port, "/").unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert_eq!(http(address, "/").unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 }

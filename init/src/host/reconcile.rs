@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use super::api::{Api, ApiError};
 use super::systemd;
 use crate::certificates::approval::{self, Ruling};
+use crate::health::node_from;
 use crate::kubernetes::addons::{self, AddOn, inventory};
+use crate::kubernetes::network;
 
 /// Most requests of kubelets that are ruled on in one round.
 const REQUESTS: usize = 100;
@@ -72,6 +74,59 @@ pub fn node_labels(api: &Api, node: &str, settings: &crate::settings::Settings) 
         }))?;
     }
     Ok(true)
+}
+
+/// Gives the only node of a new cluster its block of pod addresses: the one that the controller-manager would choose when
+/// it has started, which takes as long again as the API server. False while the kubelet has not registered the node.
+///
+/// # Errors
+/// The first call that fails; the controller-manager then does it.
+pub fn first_block(api: &Api, node: &str, settings: &crate::settings::Settings) -> Result<bool, ApiError> {
+    let nodes = api.get("/api/v1/nodes?limit=2")?;
+    if nodes.get("items").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        return Ok(false);
+    }
+    if let Some(patch) = network::first_block_patch(&nodes, node, settings.cluster.pod_cidr) {
+        api.merge(&format!("/api/v1/nodes/{node}"), &patch)?;
+    }
+    Ok(true)
+}
+
+/// Whether the node has been Ready at this boot, whose id is `boot`; `Err` within says what it is instead.
+///
+/// # Errors
+/// A call that fails.
+pub fn node_is_ready(api: &Api, node: &str, boot: &str) -> Result<Result<(), String>, ApiError> {
+    let Some(found) = api.get_optional(&format!("/api/v1/nodes/{node}"))? else {
+        return Ok(Err(format!("the kubelet has not registered {node}")));
+    };
+    let found = node_from(&found);
+    Ok(match found.ready {
+        _ if found.boot != boot => Err("the kubelet has not reported at this boot".to_owned()),
+        Some(ready) if ready.status => Ok(()),
+        Some(not) => Err(format!("{}: {}", not.reason, not.message)),
+        None => Err("the kubelet has not reported yet".to_owned()),
+    })
+}
+
+/// Where leaders of the control plane's components are known by their leases.
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+
+/// Deletes the leases that this node's controller-manager and scheduler hold (`NODE_UUID`, client-go's leader election),
+/// to be called only while neither runs here.
+///
+/// # Errors
+/// The first call that fails.
+pub fn give_up_leases(api: &Api, node: &str) -> Result<(), ApiError> {
+    for name in ["kube-controller-manager", "kube-scheduler"] {
+        let path = format!("{LEASES}/{name}");
+        let lease = api.get_optional(&path)?;
+        let holder = lease.as_ref().and_then(|lease| lease.pointer("/spec/holderIdentity")).and_then(Value::as_str);
+        if holder.and_then(|holder| holder.rsplit_once('_')).is_some_and(|(host, _)| host == node) {
+            api.delete(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Rules on the requests of kubelets that wait, and gives each ruling in words.
@@ -157,6 +212,24 @@ mod tests {
         let (address, server) = serve(&authority, script);
         assert_eq!(add_ons(&client(&authority, &address), &[]).unwrap(), Applied::default());
         assert!(!server.join().unwrap().iter().any(|request| request.starts_with("DELETE")));
+    }
+
+    #[test]
+    fn only_this_nodes_own_leases_are_given_up() {
+        let authority = authority();
+        let lease = |holder: &str| json!({"spec": {"holderIdentity": holder}});
+        let script = vec![(200, lease("one_1b4e28ba")), (200, json!({})), (200, lease("one-two_5f2c91aa"))];
+        let (address, server) = serve(&authority, script);
+        give_up_leases(&client(&authority, &address), "one").unwrap();
+        let path = |name: &str| format!("{LEASES}/{name}");
+        assert_eq!(
+            asked(server.join().unwrap()),
+            [
+                format!("GET {}", path("kube-controller-manager")),
+                format!("DELETE {}", path("kube-controller-manager")),
+                format!("GET {}", path("kube-scheduler")),
+            ]
+        );
     }
 
     #[test]

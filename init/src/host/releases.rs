@@ -1,36 +1,58 @@
 //! Reading release files, the keys that may sign them, and what the OS image says of itself.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
+use super::files;
 use super::root::Root;
 use crate::paths;
-use crate::release::{self, Envelope, Keys, ReadError};
+use crate::release::manifest::Digest;
+use crate::release::{self, Envelope, Keys, ReadError, Version};
+use crate::slots::OnDisk;
 
-/// Why a release can't be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The file can't be opened or read.
-    #[error("{0}")]
-    Io(io::Error),
-    /// It is no release that a trusted key signed.
-    #[error("{0}")]
-    Release(ReadError),
-}
+/// Most files below [`paths::RELEASES`] that are looked at: two slots, and what torn stagings left.
+const FILES: usize = 64;
 
 /// Opens a release and checks trailer, manifest and signature.
 ///
 /// # Errors
-/// [`OpenError`].
-pub fn open(path: &Path, keys: &Keys) -> Result<Envelope, OpenError> {
-    let mut file = File::open(path).map_err(OpenError::Io)?;
-    release::read(&mut file, keys).map_err(|error| match error {
-        ReadError::Io(error) => OpenError::Io(error),
-        error => OpenError::Release(error),
-    })
+/// The file can't be read, or is no release that a trusted key signed.
+pub fn open(path: &Path, keys: &Keys) -> Result<Envelope, ReadError> {
+    release::read(&mut File::open(path)?, keys)
+}
+
+/// Reads a release's file whole and compares its SHA-256 with the one that was staged.
+pub fn compare(path: &Path, staged: &str) -> OnDisk {
+    let hash = || -> io::Result<Digest> {
+        let mut hash = Sha256::new();
+        io::copy(&mut File::open(path)?, &mut hash)?;
+        Ok(Digest(hash.finalize().into()))
+    };
+    match hash() {
+        Ok(found) if found.to_string() == staged => OnDisk::AsStaged,
+        Ok(_) => OnDisk::Changed,
+        Err(error) if error.kind() == ErrorKind::NotFound => OnDisk::Gone,
+        Err(_) => OnDisk::Unreadable,
+    }
+}
+
+/// The highest floor of the genuine releases on `/var`, whether or not they were committed: for a machine whose slot
+/// table can't be believed, so that nothing says any more which of them was.
+///
+/// # Errors
+/// The folder can't be listed; that it is not there is none.
+pub fn highest_floor(root: &Root, keys: &Keys) -> io::Result<Option<Version>> {
+    let folder = root.path(paths::RELEASES);
+    if !files::exists(&folder) {
+        return Ok(None);
+    }
+    let mut found = files::list(&folder)?;
+    found.truncate(FILES);
+    Ok(found.iter().filter_map(|path| open(path, keys).ok()).map(|envelope| envelope.manifest.floor).max())
 }
 
 /// The keys that the image trusts.

@@ -4,6 +4,7 @@ use super::files;
 use super::founder::{self, Unfinished};
 use super::node::ThisNode;
 use super::root::Root;
+use crate::certificates::Leaf;
 use crate::kubernetes::{Site, static_pods};
 use crate::plan::{Founder, Step};
 use crate::timeline::What;
@@ -15,6 +16,9 @@ pub struct Renewed {
     pub words: Vec<String>,
     /// Operators' certificates to publish again.
     pub operators: Vec<What>,
+    /// Whether the kubelet's own client certificate is among them. It renews that itself, so it had expired: a kubelet
+    /// that runs with it reaches nothing, and reads another only when it starts.
+    pub kubelet: bool,
 }
 
 /// Renews what is due: the same plan as at boot. kubelet, kube-proxy and flanneld read their files again by themselves;
@@ -40,12 +44,13 @@ pub fn renew(root: &Root, this: &ThisNode) -> Result<Renewed, String> {
     for path in static_pods(root, this)? {
         words.push(format!("{path} is rendered again: its pod starts anew with the new certificates"));
     }
-    Ok(Renewed { words, operators })
+    let kubelet = steps.iter().any(|step| matches!(step, Step::Issue { leaf: Leaf::KubeletClient, .. }));
+    Ok(Renewed { words, operators, kubelet })
 }
 
 /// What the node's files are compared with: the frozen settings and the pinned node.
 pub fn as_founder(this: &ThisNode) -> Founder {
-    Founder { settings: this.settings.clone(), node: this.node.clone(), seed_given: true, frozen: this.frozen.text() }
+    Founder { settings: this.settings.clone(), node: this.node.clone(), given: None, frozen: this.frozen.text() }
 }
 
 /// Renders every static pod, those that wait for the API server too, and returns the manifests that were written: the
@@ -54,7 +59,13 @@ pub fn as_founder(this: &ThisNode) -> Founder {
 /// # Errors
 /// In words: the file, and what the system said.
 pub fn static_pods(root: &Root, this: &ThisNode) -> Result<Vec<String>, String> {
-    let site = Site {
+    let site = site(root, this);
+    let manifests = [static_pods::first(&site), static_pods::later(&site)].concat();
+    founder::render(root, &site, &manifests)
+}
+
+fn site<'a>(root: &Root, this: &'a ThisNode) -> Site<'a> {
+    Site {
         settings: &this.settings,
         node: &this.node,
         cluster: &this.cluster.id,
@@ -62,9 +73,13 @@ pub fn static_pods(root: &Root, this: &ThisNode) -> Result<Vec<String>, String> 
         mtu: 0,
         host_authorities: founder::host_authorities(root),
         inputs: founder::inputs(root),
-    };
-    let manifests = [static_pods::first(&site), static_pods::later(&site)].concat();
-    founder::render(root, &site, &manifests)
+    }
+}
+
+/// Whether the static pods that wait for the API server were started at this boot.
+pub fn later_pods_run(root: &Root, this: &ThisNode) -> bool {
+    let later = static_pods::later(&site(root, this));
+    later.iter().any(|render| files::exists(&root.path(&render.path)))
 }
 
 /// Whether the machine has name servers that CoreDNS can forward to.

@@ -62,7 +62,12 @@ impl Report {
 
     /// Records that something happens now.
     pub fn emit(&mut self, what: What) {
-        let line = Event::at(clock::monotonic(), what).line() + "\n";
+        self.send(&Event::at(clock::monotonic(), what));
+    }
+
+    /// Records what happened at its own time.
+    pub fn send(&mut self, event: &Event) {
+        let line = event.line() + "\n";
         // One write each, so that lines of several processes never mix (O_APPEND; a tty's write lock).
         if let Some(events) = &mut self.events
             && let Err(error) = events.write_all(line.as_bytes())

@@ -1,19 +1,20 @@
 //! Reads what the machine was told, bounded: kernel command line, credentials, volumes, baked file, by hand.
 
+use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc;
-use nix::mount::MsFlags;
 use zeroize::Zeroizing;
 
 use super::root::Root;
 use super::{files, mounts, wait};
 use crate::paths;
 use crate::settings::{Origin, Problem, Source, Validated, validate};
-use crate::sources::{Bytes, Gathered, LIMIT, Layout, Volume, parse};
+use crate::sources::{Bytes, Gathered, LIMIT, Layout, Volume, parse, reset};
 
 /// Where the devices with known labels are linked (systemd's udev rules).
 const BY_LABEL: &str = "/dev/disk/by-label";
@@ -24,6 +25,8 @@ const LABELS: [(&str, Layout); 4] = [
     ("config-2", Layout::ConfigDrive),
     ("CONFIG-2", Layout::ConfigDrive),
 ];
+/// File systems of such volumes, with their options.
+const FILE_SYSTEMS: [(&str, Option<&str>); 2] = [("iso9660", None), ("vfat", Some("utf8"))];
 /// How long udev may take with the block devices that are there.
 const PROBED: Duration = Duration::from_secs(15);
 /// Block devices that carry no volume of a machine's maker, by the beginning of their names.
@@ -37,6 +40,15 @@ const SYSTEM_CREDENTIALS: &str = "/run/credentials/@system";
 /// Every problem at once; nothing was changed.
 pub fn read(root: &Root) -> Result<Validated, Vec<Problem>> {
     validate(parse(&gather(root)))
+}
+
+/// What `kubeboot.reset=` orders: from the kernel command line and credentials only.
+pub fn reset(root: &Root) -> Option<String> {
+    let mut gathered = Gathered::default();
+    credentials(&mut gathered, root);
+    let line = optional(&mut gathered, Source::KernelCommandLine, &root.path("/proc/cmdline"));
+    gathered.command_line = line.unwrap_or_default();
+    reset::ordered(&gathered)
 }
 
 /// Reads every source. A source that is missing is nothing; one that is there and can't be read is a problem.
@@ -101,21 +113,22 @@ fn unreadable(source: Source, path: &Path, error: &io::Error) -> Problem {
 }
 
 fn optional(gathered: &mut Gathered, source: Source, path: &Path) -> Option<Bytes> {
-    match read_bounded(path) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            gathered.problems.push(unreadable(source, path, &error));
-            None
-        }
-    }
-}
-
-/// A regular file of at most [`LIMIT`] bytes; none when it is not there. Symbolic links are not followed in its last
-/// component, and a pipe or a device is refused without waiting for it.
-fn read_bounded(path: &Path) -> io::Result<Option<Bytes>> {
+    // Symbolic links are not followed in the last component, and a pipe or a device is not waited for.
     let mut options = std::fs::OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_CLOEXEC);
-    let file = match options.open(path) {
+    kept(gathered, source, path, read_bounded(options.open(path)))
+}
+
+fn kept(gathered: &mut Gathered, source: Source, path: &Path, read: io::Result<Option<Bytes>>) -> Option<Bytes> {
+    read.unwrap_or_else(|error| {
+        gathered.problems.push(unreadable(source, path, &error));
+        None
+    })
+}
+
+/// A regular file of at most [`LIMIT`] bytes; none when it is not there.
+fn read_bounded(opened: io::Result<File>) -> io::Result<Option<Bytes>> {
+    let file = match opened {
         Ok(file) => file,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         Err(error) => return Err(error),
@@ -130,6 +143,22 @@ fn read_bounded(path: &Path) -> io::Result<Option<Bytes>> {
         return Err(io::Error::new(ErrorKind::FileTooLarge, format!("it is longer than {LIMIT} bytes")));
     }
     Ok(Some(bytes))
+}
+
+/// Opens a file of a volume, which anybody may have made: no component of its path may be a symbolic link, or lead out
+/// of the volume. The mount holds the same ([`mounts::foreign`]); this holds it where the kernel ignored that flag.
+fn open_on_volume(volume: &File, file: &str) -> io::Result<File> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
+    match openat2(volume, file, how) {
+        Ok(file) => Ok(file.into()),
+        Err(nix::Error::ELOOP) => Err(io::Error::new(
+            ErrorKind::InvalidInput,
+            "it is behind a symbolic link, and none is followed on a volume",
+        )),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Credentials named `kubeboot.…`: the service's own directory first, then the system's.
@@ -211,16 +240,13 @@ impl Drop for Mounted {
 fn mounted(root: &Root, device: &Path) -> io::Result<Mounted> {
     let target = root.path(paths::RUN).join("volume");
     std::fs::create_dir_all(&target)?;
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    let mut last = None;
-    for (kind, options) in [("iso9660", None), ("vfat", Some("utf8"))] {
-        match nix::mount::mount(Some(device), &target, Some(kind), flags, options) {
-            Ok(()) => return Ok(Mounted(target)),
-            Err(error) => last = last.or(Some(error)),
+    match mounts::foreign(device, &target, &FILE_SYSTEMS) {
+        Ok(()) => Ok(Mounted(target)),
+        Err(error) => {
+            let _ = std::fs::remove_dir(&target);
+            Err(error)
         }
     }
-    let _ = std::fs::remove_dir(&target);
-    Err(last.unwrap_or(nix::Error::EINVAL).into())
 }
 
 fn read_volume(gathered: &mut Gathered, at: &Path, layout: Layout, name: &str) -> Volume {
@@ -232,7 +258,8 @@ fn read_volume(gathered: &mut Gathered, at: &Path, layout: Layout, name: &str) -
     };
     let [user_data, meta_data, network] = files.map(|file| {
         let source = Source::UserData { file: format!("{name}, {file}") };
-        optional(gathered, source, &at.join(file))
+        let opened = File::open(at).and_then(|volume| open_on_volume(&volume, file));
+        kept(gathered, source, &at.join(file), read_bounded(opened))
     });
     Volume { layout, name: name.to_owned(), user_data, meta_data, network }
 }
@@ -300,5 +327,45 @@ mod tests {
         let problems = gather(&root).problems;
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(problems[0].found.contains("longer than"), "{}", problems[0]);
+    }
+
+    /// Each of these would have a machine's own file read as user-data, and shown in an error or kept.
+    #[test]
+    fn no_link_on_a_volume_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        write(&root, "/secret", "kubeboot.role = 'init'");
+        write(&root, "/outside/latest/user_data", "role = 'init'");
+        let link = |to: &str, at: &str| {
+            let at = root.path(at);
+            std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(to, at).unwrap();
+        };
+        link("../secret", "/cidata/user-data");
+        link(root.path("/secret").to_str().unwrap(), "/cidata/meta-data");
+        write(&root, "/cidata/real", "role: worker");
+        link("real", "/cidata/network-config");
+        link("../outside", "/config-2/openstack");
+        link("../../outside/latest", "/config-3/openstack/latest");
+        for (volume, layout) in
+            [("/cidata", Layout::NoCloud), ("/config-2", Layout::ConfigDrive), ("/config-3", Layout::ConfigDrive)]
+        {
+            let mut gathered = Gathered::default();
+            let read = read_volume(&mut gathered, &root.path(volume), layout, volume);
+            assert!(read.user_data.is_none() && read.meta_data.is_none() && read.network.is_none(), "{volume}");
+            let said: Vec<String> = gathered.problems.iter().map(ToString::to_string).collect();
+            assert!(said.len() == 3 && said.iter().all(|one| one.contains("symbolic link")), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn files_of_a_volume_are_read_and_missing_ones_are_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        write(&root, "/volume/openstack/latest/user_data", "#cloud-config");
+        let mut gathered = Gathered::default();
+        let volume = read_volume(&mut gathered, &root.path("/volume"), Layout::ConfigDrive, "config-2");
+        assert_eq!(volume.user_data.as_deref().map(Vec::as_slice), Some(&b"#cloud-config"[..]));
+        assert!(volume.meta_data.is_none() && volume.network.is_none() && gathered.problems.is_empty());
     }
 }

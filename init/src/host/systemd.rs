@@ -66,12 +66,26 @@ pub fn restart(unit: &str, limit: Duration) -> Result<(), Failure> {
     process::run("systemctl", &["restart", unit], limit).map(drop)
 }
 
+/// Whether a unit is being started. Where there is no systemd, nothing is.
+pub fn starting(unit: &str) -> bool {
+    let shown = show(&[unit], &["ActiveState"]).unwrap_or_default();
+    shown.iter().any(|unit| unit.get("ActiveState").is_some_and(|state| state == "activating"))
+}
+
 /// Starts a unit again if it runs, and returns at once.
 ///
 /// # Errors
 /// systemctl's.
 pub fn restart_if_running(unit: &str) -> Result<(), Failure> {
     process::run("systemctl", &["try-restart", "--no-block", unit], ANSWER).map(drop)
+}
+
+/// Starts a unit again if it runs, and waits until it has started or failed.
+///
+/// # Errors
+/// systemctl's, which are also the unit's; a unit that needs longer than `limit`.
+pub fn await_restart_if_running(unit: &str, limit: Duration) -> Result<(), Failure> {
+    process::run("systemctl", &["try-restart", unit], limit).map(drop)
 }
 
 /// Tells systemd that the service is up. Without a manager there is nobody to tell, which is no error.

@@ -79,6 +79,11 @@ pub fn pause_for(pause: Duration) {
     std::thread::sleep(pause);
 }
 
+/// Waits until a signal ends the process: for who has said the last word, and must stay for it to be seen.
+pub fn for_a_signal() {
+    nix::unistd::pause();
+}
+
 /// A number from 0 to 1 that differs between machines and moments. Not random enough for secrets.
 fn jitter() -> f64 {
     let mixed = (clock::monotonic().subsec_nanos() ^ std::process::id().rotate_left(16)).wrapping_mul(2_654_435_761);

@@ -27,6 +27,10 @@ pub fn renders(site: &Site<'_>) -> Vec<Render> {
     renders
 }
 
+/// Where containerd keeps what it knows of the containers that run, one folder each, by id. On a tmpfs, so each was
+/// started at this boot: `state` below, the runtime's plugin (containerd's core/runtime/v2/bundle.go), the namespace.
+pub const CONTAINERS: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
+
 fn config(own_network: bool) -> String {
     let seat = paths::SEAT;
     // A plugin that the user brings writes to /opt/cni/bin and /etc/cni/net.d, as every one of them expects.
@@ -125,9 +129,8 @@ fn toml_text(text: &str) -> String {
 }
 
 fn environment(site: &Site<'_>) -> String {
-    let mut text =
-        String::from("# Environment of containerd and the kubelet: the proxies, if the settings name any.\n");
-    for (name, value) in proxy_environment(site) {
+    let mut text = String::from("# Environment of containerd: the proxies, if the settings name any.\n");
+    for (name, value) in proxies(site, |_| true) {
         // systemd.exec(5), EnvironmentFile=: within double quotes, these three are escaped.
         let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$");
         let _ = writeln!(text, "{name}=\"{value}\"");
@@ -135,12 +138,14 @@ fn environment(site: &Site<'_>) -> String {
     text
 }
 
-/// The proxy variables, as Go programs read them. The cluster's own networks are never reached through a proxy.
-pub fn proxy_environment(site: &Site<'_>) -> Vec<(&'static str, String)> {
+/// The variables of those proxies that are `wanted`, as Go programs read them. The cluster's own networks are never
+/// reached through a proxy.
+pub fn proxies(site: &Site<'_>, wanted: impl Fn(&str) -> bool) -> Vec<(&'static str, String)> {
     let egress = &site.settings.egress;
     let mut variables = Vec::new();
-    variables.extend(egress.http_proxy.clone().map(|url| ("HTTP_PROXY", url)));
-    variables.extend(egress.https_proxy.clone().map(|url| ("HTTPS_PROXY", url)));
+    for (name, url) in [("HTTP_PROXY", &egress.http_proxy), ("HTTPS_PROXY", &egress.https_proxy)] {
+        variables.extend(url.clone().filter(|url| wanted(url)).map(|url| (name, url)));
+    }
     if !variables.is_empty() {
         let cluster = &site.settings.cluster;
         let own = [

@@ -105,6 +105,14 @@ pub fn endpoint(address: IpAddr, port: u16) -> String {
     SocketAddr::new(address, port).to_string()
 }
 
+/// The loopback address of `address`'s family: where a node's services listen for the node itself.
+pub fn loopback(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    }
+}
+
 impl Site<'_> {
     /// The address of the cluster's DNS Service: the tenth of the Services' block.
     pub fn dns(&self) -> IpAddr {
@@ -114,10 +122,7 @@ impl Site<'_> {
 
     /// The loopback address of the node address's family.
     fn loopback(&self) -> IpAddr {
-        match self.node.address {
-            IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-        }
+        loopback(self.node.address)
     }
 }
 

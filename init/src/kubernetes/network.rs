@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Render, Site, endpoint, yaml};
 use crate::paths;
-use crate::settings::{Backend, ProxyMode};
+use crate::settings::{Backend, Cidr, ProxyMode};
 
 /// The files: none of a part that the user brings.
 pub fn renders(site: &Site<'_>) -> Vec<Render> {
@@ -78,6 +78,25 @@ fn overhead(backend: Backend, ipv4: bool) -> u32 {
     }
 }
 
+/// What a node gets of the pods' block: the controller-manager's defaults for `--node-cidr-mask-size-ipv4` and `-ipv6`.
+const NODE_PREFIX: (u8, u8) = (24, 64);
+
+/// The block of addresses that the first node of a cluster gets from the controller-manager: the first one.
+pub fn first_block(pods: Cidr) -> Cidr {
+    pods.first(if pods.address.is_ipv4() { NODE_PREFIX.0 } else { NODE_PREFIX.1 })
+}
+
+/// What gives the first node of a cluster its block; none when it has one, or when it is not the only node (then a
+/// block may be another's). `nodes` is a NodeList of at least two, if there are so many.
+pub fn first_block_patch(nodes: &Value, node: &str, pods: Cidr) -> Option<Value> {
+    let items = nodes.get("items")?.as_array()?;
+    let [only] = items.as_slice() else { return None };
+    let has_block = only.pointer("/spec/podCIDR").is_some();
+    let own = only.pointer("/metadata/name")?.as_str()? == node;
+    let block = first_block(pods);
+    (own && !has_block).then(|| json!({"spec": {"podCIDR": block, "podCIDRs": [block]}}))
+}
+
 /// containerd fills in the node's block (its `docs/cri/config.md`, "CNI Config Template"), as soon as the kubelet
 /// knows it: that makes the node Ready. There is no variable for the MTU, so it is written in.
 ///
@@ -140,6 +159,20 @@ mod tests {
         assert_eq!(value["plugins"][0]["mtu"], 1450);
         assert_eq!(value["plugins"][0]["ipam"]["ranges"], json!([[{"subnet": "10.244.0.0/24"}]]));
         assert_eq!(value["plugins"][0]["ipam"]["routes"], json!([{"dst": "0.0.0.0/0"}]));
+    }
+
+    #[test]
+    fn only_a_single_node_without_a_block_gets_the_first_one() {
+        let pods: Cidr = "10.244.0.0/16".parse().unwrap();
+        let node = |name: &str, spec: Value| json!({"metadata": {"name": name}, "spec": spec});
+        let patch = |items: &[Value]| first_block_patch(&json!({"items": items}), "one", pods);
+        let (fresh, other) = (node("one", json!({})), node("two", json!({})));
+        let block = json!({"spec": {"podCIDR": "10.244.0.0/24", "podCIDRs": ["10.244.0.0/24"]}});
+        assert_eq!(patch(std::slice::from_ref(&fresh)), Some(block));
+        assert_eq!(patch(&[]), None);
+        assert_eq!(patch(&[fresh, other.clone()]), None);
+        assert_eq!(patch(&[other]), None);
+        assert_eq!(patch(&[node("one", json!({"podCIDR": "10.244.7.0/24"}))]), None);
     }
 
     #[test]

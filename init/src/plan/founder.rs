@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::certificates::profile::{KUBELET_CLIENT, KUBELET_CLIENT_CURRENT};
-use crate::certificates::{Authority, Fault, Inspected, Leaf, OperatorKey, Subject, Unix, check};
+use crate::certificates::{Authority, Fault, Inspected, Leaf, OperatorKey, Subject, Unix, check, operators};
 use crate::kubernetes::{self, encryption, kubeconfig};
 use crate::paths;
 use crate::paths::temporary_beside;
@@ -23,8 +23,8 @@ pub struct Founder {
     pub settings: Settings,
     /// The node's name, address and machine-id: the pinned ones, once there are any.
     pub node: Node,
-    /// Whether the operator gave a seed; else the founder makes its own.
-    pub seed_given: bool,
+    /// The founding key's public half (Ed25519) of the seed that the operator gave; else the founder makes its own seed.
+    pub given: Option<[u8; 32]>,
     /// The text that freezes the settings after the first success.
     pub frozen: String,
 }
@@ -32,6 +32,7 @@ pub struct Founder {
 /// A part of what should be. Each is compared with what is, in the order of [`ORDER`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
+    Etcd,
     Strays,
     Directories,
     Node,
@@ -51,6 +52,7 @@ enum Part {
 /// The founder's order. The cluster's id is on disk before any key of the cluster is made; the settings are frozen,
 /// which says that the founding is complete, only when everything else is on disk.
 const ORDER: &[Part] = &[
+    Part::Etcd,
     Part::Strays,
     Part::Directories,
     Part::Node,
@@ -99,6 +101,7 @@ impl Founder {
             paths::SEED,
             paths::NODE,
             paths::FROZEN,
+            paths::WAS_READY,
             SERVICE_ACCOUNT_KEY,
             SERVICE_ACCOUNT_PUBLIC_KEY,
             encryption::PATH,
@@ -173,10 +176,16 @@ impl Founder {
 
 /// etcd makes it when it starts for the first time.
 const ETCD_MEMBER: &str = "/var/lib/etcd/member";
+/// What etcd writes first into its database, in bytes: the four pages of an empty one (`init` in bbolt's db.go). The
+/// first commit makes it larger.
+const EMPTY_DATABASE: u64 = 4 * 4096;
+
+/// What is on disk only after the founding was complete.
+pub const FOUNDED: &[&str] = &[paths::FROZEN, paths::WAS_READY, ETCD_MEMBER];
 
 /// Whether the founding was once complete: from then on, what can't be made again is never replaced.
 pub fn founded(sight: &Sight) -> bool {
-    sight.exists(paths::FROZEN) || sight.exists(ETCD_MEMBER)
+    FOUNDED.iter().any(|path| sight.exists(path))
 }
 
 /// Compares what should be with what is.
@@ -190,6 +199,7 @@ pub fn plan(founder: &Founder, sight: &Sight, now: Unix) -> Result<Vec<Step>, Da
     let mut authorities = BTreeMap::new();
     for part in ORDER {
         match part {
+            Part::Etcd => steps.extend(found.etcd()?),
             Part::Strays => steps.extend(found.strays()),
             Part::Directories => steps.extend(found.directories()),
             Part::Node => steps.extend(found.node()?),
@@ -221,6 +231,31 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
+    /// etcd's data is etcd's own. But where it is missing etcd begins an empty cluster without a word, which must not
+    /// happen to one that was in use.
+    fn etcd(&self) -> Result<Option<Step>, Damaged> {
+        let etcd = self.sight.etcd();
+        if self.sight.exists(paths::WAS_READY) {
+            let parts = [(&etcd.database, paths::ETCD_DATABASE, "etcd's database")];
+            let parts = parts.into_iter().chain([(&etcd.log, paths::ETCD_LOG, "etcd's write-ahead log")]);
+            for (amount, path, what) in parts {
+                let found = match amount {
+                    Ok(0) => "missing or empty",
+                    Ok(_) => continue,
+                    Err(reason) => reason,
+                };
+                let (path, what, found) = (path.to_owned(), what.to_owned(), found.to_owned());
+                return Err(Damaged::EtcdGone { path, what, found });
+            }
+            return Ok(None);
+        }
+        // A power cut while etcd makes its database may leave pages of zeros, which it never starts from again. It
+        // makes its log only when the database is on disk, and commits nothing before: nothing is lost.
+        let half_made = etcd.log == Ok(0) && matches!(etcd.database, Ok(1..=EMPTY_DATABASE));
+        let because = "etcd was making it when the power went, and nothing is in it yet".to_owned();
+        Ok(half_made.then(|| Step::Remove { path: paths::ETCD_DATABASE.to_owned(), because }))
+    }
+
     fn strays(&self) -> Vec<Step> {
         let paths = self.sight.present().filter(|path| path.ends_with(".kubeboot-new"));
         let because = "left half written by a power cut";
@@ -252,16 +287,16 @@ impl Found<'_> {
 
     /// Seed and identity key, which the cluster's record is made from.
     fn identity(&self) -> Result<Vec<Step>, Damaged> {
-        if self.sight.exists(paths::CLUSTER) || self.founded {
+        if self.founded || (self.sight.exists(paths::CLUSTER) && !self.is_of_another_seed()) {
             return Ok(Vec::new());
         }
         let mut steps = Vec::new();
         let seed = state::file(self.sight, paths::SEED).ok().and_then(|text| std::str::from_utf8(text).ok());
         let own = seed.is_some_and(|text| matches!(Token::parse(text), Ok(Token::Seed(_))));
-        if !self.founder.seed_given && !own {
+        if self.founder.given.is_none() && !own {
             steps.push(Step::Seed);
         }
-        if self.founder.seed_given && self.sight.exists(paths::SEED) {
+        if self.founder.given.is_some() && self.sight.exists(paths::SEED) {
             // Else it would be shown as the cluster's.
             let because = "a seed was given since it was made".to_owned();
             steps.push(Step::Remove { path: paths::SEED.to_owned(), because });
@@ -272,8 +307,19 @@ impl Found<'_> {
         Ok(steps)
     }
 
+    /// Whether the founding was cut short and the operator has given another seed since: his tokens fit that one, so the
+    /// cluster, which nobody has joined, is founded anew from it.
+    fn is_of_another_seed(&self) -> bool {
+        let record = state::file(self.sight, paths::CLUSTER).ok().and_then(|bytes| Cluster::parse(bytes).ok());
+        let other = |record: Cluster| self.founder.given.is_some_and(|given| !record.is_founded_by(&given));
+        !self.founded && record.is_some_and(other)
+    }
+
     fn cluster(&self) -> Result<Option<Step>, Damaged> {
         let what = "who the cluster is";
+        if self.is_of_another_seed() {
+            return Ok(Some(Step::Cluster));
+        }
         let record = match state::file(self.sight, paths::CLUSTER) {
             Err(Fault::Missing) if !self.founded => return Ok(Some(Step::Cluster)),
             Err(fault) => return Err(Damaged::new(paths::CLUSTER, what, fault.to_string())),
@@ -363,7 +409,17 @@ impl Found<'_> {
                 steps.push(Step::Operator { key: public.fingerprint(), public, because: fault.to_string() });
             }
         }
+        steps.extend(self.former_operators());
         steps
+    }
+
+    /// Certificates of operators who are no longer named: no report gives them out again.
+    fn former_operators(&self) -> impl Iterator<Item = Step> {
+        let named: Vec<String> = self.founder.operators().iter().map(OperatorKey::path).collect();
+        let kept = |path: &&str| path.starts_with(operators::DIRECTORY) && path.ends_with(".crt");
+        let because = "this operator is no longer named".to_owned();
+        let former = self.sight.present().filter(kept).filter(move |path| !named.iter().any(|one| one == path));
+        former.map(move |path| Step::Remove { path: path.to_owned(), because: because.clone() })
     }
 
     fn kubeconfigs(&self) -> Vec<Step> {

@@ -14,6 +14,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::certificates::{Authority, Fault, Leaf, OperatorKey, Request};
+use crate::paths;
 
 pub use founder::{Founder, plan};
 pub use listing::certificates;
@@ -170,6 +171,19 @@ pub enum Damaged {
         /// What is wrong.
         found: String,
     },
+    /// etcd's data is not there, and it was once.
+    #[error(
+        "{path} ({what}) is {found}, and this machine's cluster was Ready with it. etcd is not started: it would \
+         begin an empty cluster under the same name"
+    )]
+    EtcdGone {
+        /// The file or folder.
+        path: String,
+        /// What it is.
+        what: String,
+        /// What is wrong.
+        found: String,
+    },
     /// By this clock a certificate authority is not valid yet.
     #[error("{path} ({what}) is not valid yet by this machine's clock, which is at {now} (seconds since 1970)")]
     Clock {
@@ -189,6 +203,12 @@ impl Damaged {
             Damaged::Irreplaceable { path, .. } => {
                 vec![
                     format!("restore {path} from a backup and restart the machine,"),
+                    "or give the cluster up with: kubeboot reset".to_owned(),
+                ]
+            }
+            Damaged::EtcdGone { .. } => {
+                vec![
+                    format!("restore {} from a snapshot or a backup and restart the machine,", paths::ETCD_DATA),
                     "or give the cluster up with: kubeboot reset".to_owned(),
                 ]
             }

@@ -77,6 +77,11 @@ impl Cluster {
         Ok(record)
     }
 
+    /// Whether `public` is the founding key's public half.
+    pub fn is_founded_by(&self, public: &[u8; 32]) -> bool {
+        STANDARD.decode(&self.founding_key).is_ok_and(|key| key == public)
+    }
+
     /// Whether `public` is the identity key's public half.
     pub fn is_identity(&self, public: &[u8]) -> bool {
         STANDARD.decode(&self.identity_key).is_ok_and(|key| key == public)

@@ -45,19 +45,50 @@ impl fmt::Debug for Entry {
     }
 }
 
+/// How much there is of a part of etcd's data, in bytes: nothing and empty are the same. Or why that can't be told.
+pub type Amount = Result<u64, String>;
+
+/// How much there is of etcd's data. What it holds is etcd's business.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Etcd {
+    /// The database.
+    pub database: Amount,
+    /// The write-ahead log, all files of it.
+    pub log: Amount,
+}
+
 /// What was found at every path that was looked at. A path that was not counts as missing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sight(BTreeMap<String, Entry>);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    entries: BTreeMap<String, Entry>,
+    etcd: Etcd,
+}
+
+impl Default for Sight {
+    fn default() -> Self {
+        Sight { entries: BTreeMap::new(), etcd: Etcd { database: Ok(0), log: Ok(0) } }
+    }
+}
 
 impl Sight {
     /// Notes what is at `path`.
     pub fn note(&mut self, path: &str, entry: Entry) {
-        self.0.insert(path.to_owned(), entry);
+        self.entries.insert(path.to_owned(), entry);
+    }
+
+    /// Notes how much there is of etcd's data.
+    pub fn note_etcd(&mut self, etcd: Etcd) {
+        self.etcd = etcd;
+    }
+
+    /// How much there is of etcd's data.
+    pub fn etcd(&self) -> &Etcd {
+        &self.etcd
     }
 
     /// What is at `path`.
     pub fn at(&self, path: &str) -> &Entry {
-        self.0.get(path).unwrap_or(&Entry::Missing)
+        self.entries.get(path).unwrap_or(&Entry::Missing)
     }
 
     /// Whether anything is at `path`.
@@ -75,6 +106,6 @@ impl Sight {
 
     /// Every path at which there is something.
     pub fn present(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(|(_, entry)| **entry != Entry::Missing).map(|(path, _)| path.as_str())
+        self.entries.iter().filter(|(_, entry)| **entry != Entry::Missing).map(|(path, _)| path.as_str())
     }
 }

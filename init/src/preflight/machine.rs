@@ -1,7 +1,7 @@
 //! Rules over the kernel, the hardware and the clock.
 
 use super::{Finding, Outcome, Subject, error, given, size, warning};
-use crate::facts::{Presence, Swap, Version};
+use crate::facts::{Clock, EARLIEST, Presence, Swap, Version};
 use crate::settings::{Backend, ProxyMode, Role};
 
 pub(super) fn container(subject: &Subject) -> Outcome {
@@ -159,8 +159,6 @@ pub(super) fn swap(subject: &Subject) -> Outcome {
     })
 }
 
-/// 2026-01-01: no image of kubeboot is older.
-const EARLIEST: u64 = 1_767_225_600;
 /// An image may be used for so long before its date speaks against the clock: 15 years, in seconds.
 const LIFE: u64 = 15 * 365 * 24 * 3600;
 /// A difference between system and hardware clock that no start-up explains: a time zone is at least that, in seconds.
@@ -194,6 +192,21 @@ pub(super) fn clock(subject: &Subject) -> Outcome {
     }
 }
 
+/// systemd sets a clock that is behind the image's date to that date when it starts (systemd(1), `clock-epoch`, which
+/// mkosi puts into the image): it is then beyond it by no more than the uptime and this, in seconds.
+const JUST_SET: u64 = 2;
+
+/// Whether this clock is more likely wrong than right, so that a time server is worth waiting for: it can't be right, or
+/// there is no hardware clock that it could have its time from. `up` is how long the machine runs, in seconds.
+pub fn is_doubtful(clock: &Clock, up: u64) -> bool {
+    let earliest = clock.image.max(EARLIEST);
+    let set_by_systemd = match clock.hardware {
+        Some(hardware) => hardware < earliest,
+        None => clock.now.saturating_sub(earliest) < up.saturating_add(JUST_SET),
+    };
+    !clock.synchronized && (clock.now < earliest || clock.now - earliest > LIFE || set_by_systemd)
+}
+
 /// A time in seconds since 1970 as `2026-11-23 06:34 UTC` (days to date by Howard Hinnant's `civil_from_days`).
 fn date(unix: u64) -> String {
     let days = unix / 86_400 + 719_468;
@@ -224,5 +237,24 @@ mod tests {
         ] {
             assert_eq!(date(unix), expected);
         }
+    }
+
+    #[test]
+    fn a_clock_without_a_battery_is_doubtful_until_a_time_server_was_heard() {
+        const IMAGE: u64 = EARLIEST + 1000;
+        let clock = |now, hardware| Clock { now, image: IMAGE, hardware, synchronized: false };
+        let doubtful = [
+            ("before the image", clock(IMAGE - 1, Some(IMAGE - 1))),
+            ("far beyond it", clock(IMAGE + LIFE + 1, Some(IMAGE + LIFE + 1))),
+            ("set to the image's date over a dead hardware clock", clock(IMAGE + 20, Some(20))),
+            ("set to the image's date without one", clock(IMAGE + 20, None)),
+        ];
+        for (case, clock) in doubtful {
+            assert!(is_doubtful(&clock, 20), "{case}");
+            assert!(!is_doubtful(&Clock { synchronized: true, ..clock }, 20), "{case}, and then heard");
+        }
+        let later = IMAGE + 86_400;
+        assert!(!is_doubtful(&clock(later, Some(later)), 20));
+        assert!(!is_doubtful(&clock(later, None), 20), "its host set it");
     }
 }

@@ -16,6 +16,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
+pub use machine::is_doubtful;
 pub use report::Report;
 
 /// How much a finding matters. Ordered: the worst last.

@@ -17,6 +17,7 @@ pub(super) fn node_address(subject: &Subject) -> Outcome {
     let routes = network.default_routes(ipv4);
     let family = if ipv4 { "IPv4" } else { "IPv6" };
     match facts.node_address(subject.settings) {
+        Err(NoNodeAddress::NoDefaultRoute) if !network.default_routes(!ipv4).is_empty() => other_family(ipv4).into(),
         Err(problem) => error(problem.to_string(), address_fix(&problem, family)).into(),
         Ok(address) if routes.is_empty() => warning(
             format!("no {family} default route: programs on this node can't reach Services from {}", address.ip),
@@ -31,7 +32,10 @@ pub(super) fn node_address(subject: &Subject) -> Outcome {
                     && facts.pinned.is_none() =>
             {
                 warning(
-                    format!("two default routes are equal, through {} and {}", first.interface, second.interface),
+                    format!(
+                        "two default routes are equal, through {} and {}; the address of {} is taken",
+                        first.interface, second.interface, first.interface
+                    ),
                     "choose the node's address: node.ip=ADDRESS",
                 )
                 .into()
@@ -39,6 +43,21 @@ pub(super) fn node_address(subject: &Subject) -> Outcome {
             _ => Outcome::Pass,
         },
     }
+}
+
+/// The machine is connected, but not in the family that the cluster's blocks are of.
+fn other_family(ipv4: bool) -> Finding {
+    let (family, here, pods, services) = match ipv4 {
+        true => ("IPv4", "IPv6", "fd00:10:244::/56", "fd00:10:96::/112"),
+        false => ("IPv6", "IPv4", "10.244.0.0/16", "10.96.0.0/16"),
+    };
+    error(
+        format!("no {family} default route, and cluster.pod-cidr is {family}; this machine's default route is {here}"),
+        format!(
+            "give the cluster {here} blocks that are free in your network, such as cluster.pod-cidr={pods} and \
+             cluster.service-cidr={services}, or connect an {family} network"
+        ),
+    )
 }
 
 fn address_fix(problem: &NoNodeAddress, family: &str) -> String {

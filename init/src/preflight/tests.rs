@@ -80,7 +80,8 @@ const CASES: &[(&str, &str, Role, &str, Change)] = &[
     }),
     ("var-space", "warning", Role::Init, "no inodes", |facts, _| var(facts, |var| var.inodes_free = 100)),
     ("var-latency", "warning", Role::Init, "slow", |facts, _| latency(facts, 8_000, 31_000)),
-    ("var-latency", "error", Role::Init, "hopeless", |facts, _| latency(facts, 400_000, 1_200_000)),
+    ("var-latency", "error", Role::Init, "hopeless", |facts, _| latency(facts, 1_000_000, 1_200_000)),
+    ("var-latency", "warning", Role::Init, "one stall", |facts, _| latency(facts, 9_000, 1_200_000)),
     ("var-latency", "unchecked", Role::Init, "no probe", |facts, _| {
         facts.write_latency = Some(Fact::Unknown("can't make a probe file on /var: Read-only file system".into()));
     }),
@@ -135,6 +136,9 @@ const CASES: &[(&str, &str, Role, &str, Change)] = &[
     ("node-address", "error", Role::Worker, "IPv4 in an IPv6 cluster", |_, settings| {
         settings.cluster.pod_cidr = cidr("fd00:10:244::/56");
         settings.node.ip = Some([10, 0, 2, 15].into());
+    }),
+    ("node-address", "error", Role::Init, "an IPv6 cluster on an IPv4 network", |_, settings| {
+        settings.cluster.pod_cidr = cidr("fd00:10:244::/56");
     }),
     ("node-address", "error", Role::Worker, "moved", |facts, _| {
         facts.pinned = Some(Pinned { name: "node-a".into(), address: [10, 0, 2, 77].into() });
@@ -395,4 +399,20 @@ fn sizes_are_rounded_down() {
     ] {
         assert_eq!(size(bytes), text);
     }
+}
+
+#[test]
+fn a_network_of_the_other_family_is_told_which_settings_to_change() {
+    let (facts, mut settings) = (sample::facts(), sample::settings());
+    settings.cluster.pod_cidr = cidr("fd00:10:244::/56");
+    settings.cluster.service_cidr = cidr("fd00:10:96::/112");
+    let report = run(&facts, &settings, Role::Init);
+    let finding = report.findings(Severity::Error).next().expect("an error");
+    assert!(finding.fix.contains("cluster.pod-cidr=10.244.0.0/16") && finding.fix.contains("cluster.service-cidr="));
+    let mut ipv6_only = sample::network();
+    ipv6_only.routes[0].destination = cidr("::/0");
+    let report = run(&Facts { network: Fact::Known(ipv6_only), ..facts }, &sample::settings(), Role::Init);
+    let finding = report.findings(Severity::Error).next().expect("an error");
+    assert!(finding.found.contains("no IPv4 default route"), "{}", finding.found);
+    assert!(finding.fix.contains("cluster.pod-cidr=fd00:10:244::/56"), "{}", finding.fix);
 }

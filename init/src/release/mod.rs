@@ -34,4 +34,6 @@ pub use trailer::Trailer;
 pub use version::{Version, VersionError};
 
 #[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
 mod tests;

@@ -45,6 +45,21 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// True if no machine could use the very bytes that were read. False for what is this image's or this disk's to
+    /// mend: a key that the image does not trust (any more, or yet), a format of the future, an I/O error.
+    #[must_use]
+    pub fn is_own_fault(&self) -> bool {
+        match self {
+            ReadError::Io(_) => false,
+            ReadError::Trailer(error) => !matches!(error, TrailerError::Format(_)),
+            ReadError::Signature(error) => matches!(error, SignatureError::Malformed | SignatureError::Mismatch),
+            ReadError::Manifest(error) => !matches!(error, ManifestError::Format(_)),
+            ReadError::Image { .. } => true,
+        }
+    }
+}
+
 /// Opens a release file. Nothing in the manifest is looked at before its signature was found good.
 ///
 /// # Errors

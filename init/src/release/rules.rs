@@ -12,8 +12,8 @@ pub struct Here {
     pub os: u32,
     /// The version that runs now.
     pub running: Version,
-    /// The floor of what runs now.
-    pub floor: Version,
+    /// The lowest version that may run on this machine's data ([`crate::slots::Slots::floor`]).
+    pub floor: Option<Version>,
 }
 
 /// A reason against a release.
@@ -54,14 +54,15 @@ pub enum Refusal {
         running: Version,
     },
     /// Goes back behind what cannot be undone, such as data formats.
-    #[error("release {version} is below {floor}, the lowest that may follow {running}. Fix: use {floor} or later")]
+    #[error(
+        "release {version} is below {floor}, the lowest that may run on this machine's data: a later one was committed \
+         here and may have changed its formats. Fix: use {floor} or later"
+    )]
     BelowFloor {
         /// The release.
         version: Version,
         /// The lowest version allowed.
         floor: Version,
-        /// What runs.
-        running: Version,
     },
 }
 
@@ -69,27 +70,28 @@ pub enum Refusal {
 #[must_use]
 pub fn stage(manifest: &Manifest, here: &Here) -> Vec<Refusal> {
     let version = manifest.version;
-    let Here { now, running, floor, .. } = *here;
-    let mut refusals = seat(manifest, here.os);
+    let Here { now, running, floor, os } = *here;
+    let mut refusals = seat(manifest, os, floor);
     if now > manifest.expires {
         refusals.push(Refusal::Expired { version, expires: manifest.expires, now });
     }
     if running < manifest.minimum {
         refusals.push(Refusal::TooFar { version, minimum: manifest.minimum, running });
     }
-    if version < floor {
-        refusals.push(Refusal::BelowFloor { version, floor, running });
-    }
     refusals
 }
 
-/// Everything against seating a release that is on this machine already. Its expiry is none: a cluster that nobody
-/// upgraded must still boot.
+/// Everything against seating a release that is on this machine already: the OS image's interface level, and the lowest
+/// version that may run on its data. Its expiry is none: a cluster that nobody upgraded must still boot.
 #[must_use]
-pub fn seat(manifest: &Manifest, os: u32) -> Vec<Refusal> {
+pub fn seat(manifest: &Manifest, os: u32, floor: Option<Version>) -> Vec<Refusal> {
     let (version, range) = (manifest.version, manifest.os);
-    if (range.min..=range.max).contains(&os) {
-        return Vec::new();
+    let mut refusals = Vec::new();
+    if !(range.min..=range.max).contains(&os) {
+        refusals.push(Refusal::Os { version, min: range.min, max: range.max, os });
     }
-    vec![Refusal::Os { version, min: range.min, max: range.max, os }]
+    if let Some(floor) = floor.filter(|floor| version < *floor) {
+        refusals.push(Refusal::BelowFloor { version, floor });
+    }
+    refusals
 }

@@ -1,81 +1,18 @@
 //! Whole release files: made, read, damaged.
 
 use std::io::Cursor;
-use std::sync::OnceLock;
 
 use minisign::KeyPair;
 use proptest::prelude::*;
 
-use super::manifest::{Digest, FORMAT, Image, ManifestError, OsRange, Verity};
+use super::manifest::ManifestError;
+use super::sample::{file, keys, manifest, pairs, sign};
 use super::signature::SignatureError;
 use super::trailer::{Extent, TrailerError};
 use super::*;
 
-/// Two key pairs; making them takes no time worth saving, but the same ones make failures repeatable in a run.
-fn pairs() -> &'static [KeyPair; 2] {
-    static PAIRS: OnceLock<[KeyPair; 2]> = OnceLock::new();
-    PAIRS.get_or_init(|| [(); 2].map(|()| KeyPair::generate_unencrypted_keypair().unwrap()))
-}
-
-fn keys() -> Keys {
-    Keys::parse(&pairs().iter().map(|pair| pair.pk.to_base64() + "\n").collect::<String>()).unwrap()
-}
-
-fn sign(pair: usize, message: &[u8]) -> String {
-    minisign::sign(None, &pairs()[pair].sk, Cursor::new(message), Some("test"), Some("test")).unwrap().into_string()
-}
-
-/// An "image" of 5000 bytes: not whole blocks, so there is padding.
-fn image() -> Vec<u8> {
-    (0..5000_u32).map(|n| (n % 251) as u8).collect()
-}
-
-pub(super) fn manifest() -> Manifest {
-    let image = image();
-    let mut padded = image.clone();
-    padded.resize(2 * verity::BLOCK, 0);
-    let tree = verity::tree(&mut padded.as_slice(), 2, &[7; 32]).unwrap();
-    Manifest {
-        format: FORMAT,
-        kubernetes: "1.37.2".into(),
-        build: 3,
-        version: "1.37.2-3".parse().unwrap(),
-        created: "2026-10-27T12:01:04Z".parse().unwrap(),
-        expires: "2027-10-27T12:01:04Z".parse().unwrap(),
-        minimum: "1.36.0-0".parse().unwrap(),
-        floor: "1.37.0-0".parse().unwrap(),
-        os: OsRange { min: 1, max: 2 },
-        erofs: Image { length: 5000, sha256: Digest(<sha2::Sha256 as sha2::Digest>::digest(&image).into()) },
-        verity: Verity {
-            algorithm: "sha256".into(),
-            root_hash: tree.root,
-            salt: Digest([7; 32]),
-            data_block_size: 4096,
-            hash_block_size: 4096,
-            data_blocks: 2,
-            hash_offset: 8192,
-        },
-        components: [("kube".to_owned(), "1.37.2".to_owned())].into(),
-    }
-}
-
-/// A release file with that manifest, signed by one of the pairs.
-fn file(manifest: &[u8], signature: &str) -> Vec<u8> {
-    let mut file = image();
-    file.resize(2 * verity::BLOCK, 0);
-    let tree = verity::tree(&mut file.as_slice(), 2, &[7; 32]).unwrap();
-    file.extend_from_slice(&tree.blocks);
-    let manifest_extent = Extent { offset: file.len() as u64, length: manifest.len() as u64 };
-    file.extend_from_slice(manifest);
-    let signature_extent = Extent { offset: file.len() as u64, length: signature.len() as u64 };
-    file.extend_from_slice(signature.as_bytes());
-    file.extend_from_slice(&Trailer { manifest: manifest_extent, signature: signature_extent }.to_bytes());
-    file
-}
-
 fn good() -> Vec<u8> {
-    let bytes = manifest().to_bytes().unwrap();
-    file(&bytes, &sign(0, &bytes))
+    sample::release(&manifest())
 }
 
 fn open(file: &[u8]) -> Result<Envelope, ReadError> {
@@ -203,7 +140,7 @@ fn a_release_is_staged_only_where_it_fits() {
         now: "2027-01-01T00:00:00Z".parse().unwrap(),
         os: 1,
         running: "1.36.3-1".parse().unwrap(),
-        floor: "1.36.0-0".parse().unwrap(),
+        floor: "1.36.0-0".parse().ok(),
     };
     assert_eq!(rules::stage(&manifest(), &here), []);
     assert_eq!(rules::stage(&manifest(), &rules::Here { now: manifest().expires, os: 2, ..here }), []);
@@ -211,16 +148,44 @@ fn a_release_is_staged_only_where_it_fits() {
         now: manifest().expires.plus_days(1),
         os: 3,
         running: "1.35.9-9".parse().unwrap(),
-        floor: "1.38.0-0".parse().unwrap(),
+        floor: "1.38.0-0".parse().ok(),
     };
     let all: Vec<String> = rules::stage(&manifest(), &bad).iter().map(ToString::to_string).collect();
     insta::assert_snapshot!(all.join("\n"));
 }
 
 #[test]
-fn an_expired_release_is_still_seated_and_one_for_another_os_is_not() {
-    assert_eq!(rules::seat(&manifest(), 2), []);
-    assert_eq!(rules::seat(&manifest(), 0).len(), 1);
+fn an_expired_release_is_still_seated_and_one_for_another_os_or_below_the_floor_is_not() {
+    let version = |text: &str| text.parse::<Version>().unwrap();
+    assert_eq!(rules::seat(&manifest(), 2, None), []);
+    assert_eq!(rules::seat(&manifest(), 2, Some(version("1.37.2-3"))), []);
+    assert_eq!(rules::seat(&manifest(), 0, None).len(), 1);
+    assert!(matches!(
+        rules::seat(&manifest(), 2, Some(version("1.37.2-4")))[..],
+        [rules::Refusal::BelowFloor { floor, .. }] if floor == version("1.37.2-4")
+    ));
+}
+
+/// What another OS image could use is not the release's own fault: it may be a later one that this image can't read.
+#[test]
+fn only_what_no_machine_could_use_is_a_releases_own_fault() {
+    let own = |file: &[u8]| open(file).unwrap_err().is_own_fault();
+    let bytes = manifest().to_bytes().unwrap();
+    let stranger = KeyPair::generate_unencrypted_keypair().unwrap();
+    let by_stranger = minisign::sign(None, &stranger.sk, Cursor::new(&bytes), None, None).unwrap().into_string();
+    let later_manifest = br#"{"format": 2}"#;
+    let mut later_trailer = good();
+    let format = later_trailer.len() - trailer::LENGTH + 16;
+    later_trailer[format] = 2;
+    assert!(!own(&file(&bytes, &by_stranger)), "signed with a key that another image may trust");
+    assert!(!own(&file(later_manifest, &sign(0, later_manifest))), "a manifest of a later format");
+    assert!(!own(&later_trailer), "a file of a later format");
+    assert!(!ReadError::Io(std::io::ErrorKind::PermissionDenied.into()).is_own_fault(), "a disk in trouble");
+    assert!(own(&file(b"{", &sign(0, b"{"))), "signed nonsense");
+    assert!(own(&file(&bytes, &sign(0, b"another"))), "signed for another");
+    assert!(own(&file(&bytes, "no signature")), "no signature");
+    assert!(own(&good()[1..]), "a manifest that does not fit the file");
+    assert!(own(b"no release"), "another kind of file");
 }
 
 proptest! {

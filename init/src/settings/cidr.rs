@@ -42,6 +42,12 @@ impl Cidr {
             IpAddr::V6(_) => IpAddr::V6(address.into()),
         })
     }
+
+    /// The first of the blocks that it divides into, with a prefix of so many bits; itself when it is no longer block.
+    #[must_use]
+    pub fn first(&self, prefix: u8) -> Cidr {
+        Cidr { address: self.address, prefix: prefix.max(self.prefix) }
+    }
 }
 
 /// The address as a number, and its width in bits.
@@ -112,6 +118,14 @@ fn with_bits(like: IpAddr, number: u128) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_block_is_never_larger_than_the_whole() {
+        let first = |text: &str, prefix| text.parse::<Cidr>().unwrap().first(prefix).to_string();
+        assert_eq!(first("10.244.0.0/16", 24), "10.244.0.0/24");
+        assert_eq!(first("10.244.3.0/26", 24), "10.244.3.0/26");
+        assert_eq!(first("fd00:1::/56", 64), "fd00:1::/64");
+    }
     use proptest::prelude::*;
 
     fn cidr(text: &str) -> Cidr {

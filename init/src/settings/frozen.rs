@@ -99,12 +99,25 @@ pub fn diff(frozen: &Frozen, now: &Settings, origins: &BTreeMap<String, Origin>)
             let (was, is) = (frozen.get(key).cloned().unwrap_or_default(), now.get(key).cloned().unwrap_or_default());
             (was != is).then(|| Difference {
                 key: key.clone(),
-                frozen: shown(&was),
-                now: shown(&is),
+                frozen: shown(&concealed(key, was)),
+                now: shown(&concealed(key, is)),
                 origin: origin.clone(),
             })
         })
         .collect()
+}
+
+/// A key's value as it may be shown: without the passwords of URLs.
+pub fn concealed(key: &str, value: Value) -> Value {
+    if !super::keys::URLS.contains(&key) {
+        return value;
+    }
+    match value {
+        Value::String(text) => Value::String(super::masked(&text)),
+        Value::Array(items) => items.into_iter().map(|item| concealed(key, item)).collect(),
+        Value::Object(map) => map.into_iter().map(|(name, item)| (name, concealed(key, item))).collect(),
+        other => other,
+    }
 }
 
 /// Values by dotted key. Maps below a key (labels) are one value.
@@ -194,6 +207,18 @@ mod tests {
             diff(&frozen, &later.settings, &later.origins).iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(told.join("\n"));
         assert_eq!(frozen.in_force(&later), Settings { report: Some("ttyS1".into()), ..first.settings });
+    }
+
+    #[test]
+    fn no_password_of_a_proxy_is_shown() {
+        let first = given(&[("http-proxy", one("http://ann:secret@p:1"))]);
+        let mirrors = Value::Map([("docker.io".to_owned(), vec!["https://ann:secret@m".to_owned()])].into());
+        let later = given(&[("http-proxy", one("http://bob:secret@p:2")), ("registry.mirrors", mirrors)]);
+        let told = diff(&Frozen::of(&first), &later.settings, &later.origins);
+        let told: Vec<String> = told.iter().map(ToString::to_string).collect();
+        assert!(told.len() == 2 && told.iter().all(|line| !line.contains("secret")), "{told:?}");
+        let warnings: Vec<String> = first.warnings.iter().map(ToString::to_string).collect();
+        assert!(warnings.len() == 1 && !warnings[0].contains("secret"), "{warnings:?}");
     }
 
     #[test]

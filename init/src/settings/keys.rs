@@ -35,6 +35,9 @@ pub struct Key {
 /// The token's key: its value is a secret and is never repeated in a message.
 pub const TOKEN: &str = "token";
 
+/// Keys whose values are URLs, which may hold a password: it is in no message.
+pub const URLS: [&str; 3] = ["http-proxy", "https-proxy", "registry.mirrors"];
+
 /// Every setting, in the order of `docs/settings.md`.
 pub const KEYS: &[Key] = &[
     Key {
@@ -58,7 +61,8 @@ pub const KEYS: &[Key] = &[
         name: "name",
         shape: Shape::One,
         expected: "a node name: lower-case letters, digits, `-` and `.`, at most 63 characters (RFC 1123)",
-        default: "the host name",
+        default: "cloud-config's `hostname`, the host name, or where that says nothing (`localhost`), `node-` and eight digits that \
+                  follow from the machine-id",
         doc: "The node's name. It is pinned at the first boot.",
         example: "cp-1",
     },
@@ -73,7 +77,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "operator",
         shape: Shape::Lines,
-        expected: "an ssh public key: `ssh-ed25519 AAAA… comment` or `ecdsa-sha2-nistp256 AAAA… comment`",
+        expected: "an ssh public key: `ssh-ed25519 AAAA… comment`, `ecdsa-sha2-nistp256 …` or `ecdsa-sha2-nistp384 …`",
         default: "none",
         doc: "ssh public keys whose owners may command the cluster. Repeat the key for further ones.",
         example: "\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDtqGXr0WDGZqFbDkGWqIRWHGSfDQHpRq4gsqY9gNyL9 ann\"",
@@ -187,7 +191,8 @@ pub const KEYS: &[Key] = &[
         shape: Shape::One,
         expected: "a URL such as http://proxy.example.org:3128",
         default: "none",
-        doc: "Proxy for plain HTTP, for containerd and the kubelet.",
+        doc: "Proxy for plain HTTP: for containerd, which pulls images, and for the API server, whose webhooks may be outside. \
+              One with a password is for containerd only.",
         example: "http://proxy.example.org:3128",
     },
     Key {
@@ -195,7 +200,7 @@ pub const KEYS: &[Key] = &[
         shape: Shape::One,
         expected: "a URL such as http://proxy.example.org:3128",
         default: "none",
-        doc: "Proxy for HTTPS, for containerd and the kubelet.",
+        doc: "Proxy for HTTPS, as `http-proxy`.",
         example: "http://proxy.example.org:3128",
     },
     Key {

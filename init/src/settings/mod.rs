@@ -20,7 +20,7 @@ pub use cidr::Cidr;
 pub use inputs::{Fragment, Given, Inputs, OsFragment, Value};
 pub use origin::{Origin, Source};
 pub use problem::{Problem, Warning, quoted};
-pub use rules::is_dns_name;
+pub use rules::{has_password, is_dns_name, masked};
 pub use validate::{Validated, validate};
 
 /// What a machine is to become.
@@ -62,7 +62,7 @@ pub struct Settings {
     pub proxy: ProxyMode,
     /// `registry.*`
     pub registry: Registry,
-    /// `http-proxy`, `https-proxy`, `no-proxy` for containerd and the kubelet.
+    /// `http-proxy`, `https-proxy`, `no-proxy` for containerd and the API server.
     #[serde(flatten)]
     pub egress: Egress,
     /// `addons`: names of the add-ons to keep applied, in order; default `["coredns"]`.

@@ -84,6 +84,23 @@ pub fn is_url(text: &str) -> bool {
     host_is_good && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
 }
 
+/// A URL without the name and the password that it may hold, for people to read. What is no URL loses everything before
+/// an `@` too: it may be a slip in one.
+pub fn masked(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((before, host)) => {
+            let scheme = before.split_once("://").map(|(scheme, _)| format!("{scheme}://"));
+            format!("{}***@{host}", scheme.unwrap_or_default())
+        }
+        None => text.to_owned(),
+    }
+}
+
+/// Whether a URL holds a name or a password.
+pub fn has_password(url: &str) -> bool {
+    masked(url) != url
+}
+
 /// What may stand in `no-proxy`.
 pub fn is_proxy_exception(text: &str) -> bool {
     let name = text.strip_prefix("*.").or_else(|| text.strip_prefix('.')).unwrap_or(text);
@@ -100,34 +117,35 @@ pub fn is_registry(text: &str) -> bool {
     is_host(text)
 }
 
-/// What an ssh public key can be used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SshKey {
-    /// Ed25519, ECDSA, and their hardware-backed kinds: an operator's.
-    Operator,
-    /// Good for a login only (RSA).
-    Login,
-}
+/// The kinds of keys that sshd of the debug image takes.
+const SSH_KINDS: [&str; 7] = [
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+    "ssh-rsa",
+];
 
 /// Reads `type base64 [comment]`, the line of an `authorized_keys` file without options (sshd(8)). The key's own text
 /// (RFC 4253, section 6.6) must begin with the same type.
-pub fn ssh_key(line: &str) -> Option<SshKey> {
+pub fn is_ssh_key(line: &str) -> bool {
     let mut words = line.split_ascii_whitespace();
-    let (kind, text) = (words.next()?, words.next()?);
-    let usable = match kind {
-        "ssh-ed25519" | "ecdsa-sha2-nistp256" | "ecdsa-sha2-nistp384" | "ecdsa-sha2-nistp521" => SshKey::Operator,
-        "sk-ssh-ed25519@openssh.com" | "sk-ecdsa-sha2-nistp256@openssh.com" => SshKey::Operator,
-        "ssh-rsa" => SshKey::Login,
-        _ => return None,
-    };
-    if line.len() > 4096 || line.chars().any(char::is_control) {
-        return None;
-    }
-    let blob = STANDARD.decode(text).ok()?;
-    let length: [u8; 4] = blob.get(..4)?.try_into().ok()?;
-    let named = blob.get(4..)?.get(..usize::try_from(u32::from_be_bytes(length)).ok()?)?;
-    let has_key = blob.len() > 4 + named.len() + 4;
-    (named == kind.as_bytes() && has_key).then_some(usable)
+    let (Some(kind), Some(text)) = (words.next(), words.next()) else { return false };
+    SSH_KINDS.contains(&kind)
+        && line.len() <= 4096
+        && !line.chars().any(char::is_control)
+        && STANDARD.decode(text).is_ok_and(|blob| names_itself(&blob, kind))
+}
+
+/// Whether a key's own text begins with its kind, and has something after it.
+fn names_itself(blob: &[u8], kind: &str) -> bool {
+    let Some((length, rest)) = blob.split_first_chunk::<4>() else { return false };
+    usize::try_from(u32::from_be_bytes(*length))
+        .ok()
+        .and_then(|length| rest.split_at_checked(length))
+        .is_some_and(|(named, key)| named == kind.as_bytes() && key.len() > 4)
 }
 
 /// One or more certificates in PEM form, and nothing else that is readable.
@@ -176,19 +194,26 @@ mod tests {
     }
 
     #[test]
+    fn a_masked_url_has_neither_name_nor_password() {
+        assert_eq!(masked("http://ann:pa@ss/w@proxy:3128/x"), "http://***@proxy:3128/x");
+        assert_eq!(masked("ann:word@proxy"), "***@proxy");
+        assert_eq!(masked("https://mirror.example.org/v2"), "https://mirror.example.org/v2");
+    }
+
+    #[test]
     fn ssh_keys_must_hold_the_type_that_they_name() {
-        assert_eq!(ssh_key(ED25519), Some(SshKey::Operator));
-        assert_eq!(ssh_key(&ED25519.replace("ssh-ed25519", "ssh-rsa")), None);
-        assert_eq!(ssh_key("ssh-ed25519 AAAA"), None);
-        assert_eq!(ssh_key("ssh-ed25519"), None);
-        assert_eq!(ssh_key(&format!("{ED25519}\nssh-rsa AAAA")), None);
+        assert!(is_ssh_key(ED25519));
+        assert!(!is_ssh_key(&ED25519.replace("ssh-ed25519", "ssh-rsa")));
+        assert!(!is_ssh_key("ssh-ed25519 AAAA"));
+        assert!(!is_ssh_key("ssh-ed25519"));
+        assert!(!is_ssh_key(&format!("{ED25519}\nssh-rsa AAAA")));
     }
 
     proptest! {
         #[test]
         fn no_text_panics(text in "\\PC*") {
             let _ = (is_url(&text), is_host(&text), is_taint(&text), is_label_key(&text), is_proxy_exception(&text));
-            let _ = (ssh_key(&text), ssh_key(&format!("ssh-rsa {text}")), is_pem_certificate(&text));
+            let _ = (is_ssh_key(&text), is_ssh_key(&format!("ssh-rsa {text}")), is_pem_certificate(&text));
         }
     }
 }

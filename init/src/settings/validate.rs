@@ -7,10 +7,11 @@ use std::str::FromStr;
 use super::inputs::Value;
 use super::keys::{self, Key};
 use super::problem::{Problem, Warning};
-use super::rules::{self, SshKey};
+use super::rules;
 use super::{
     Api, Backend, Cidr, Cluster, Egress, Inputs, Network, Node, Origin, Os, ProxyMode, Registry, Role, Settings, Source,
 };
+use crate::certificates::OperatorKey;
 use crate::token::{Kind, Token};
 
 /// What the inputs come to. No `Debug`: it may hold a token.
@@ -33,7 +34,7 @@ pub fn validate(inputs: Inputs) -> Result<Validated, Vec<Problem>> {
         role: judge.role(),
         name: judge.text("name", rules::is_node_name),
         join: judge.list("join", rules::is_host),
-        operator: judge.list("operator", |key| rules::ssh_key(key) == Some(SshKey::Operator)),
+        operator: judge.operator(),
         report: judge.text("report", rules::is_device),
         cluster: judge.cluster(),
         node: judge.node(),
@@ -57,6 +58,15 @@ pub fn validate(inputs: Inputs) -> Result<Validated, Vec<Problem>> {
             "every pod can read the kernel command line, and the token on it; a systemd credential is a better place";
         warnings.push(Warning { origin, text: text.to_owned() });
     }
+    for (key, url) in [("http-proxy", &settings.egress.http_proxy), ("https-proxy", &settings.egress.https_proxy)] {
+        if url.as_deref().is_some_and(rules::has_password) {
+            let text = format!(
+                "{key} holds a name or a password, so it is for containerd only: the API server's pod, which would have it \
+                 too, can be read by whoever may get pods"
+            );
+            warnings.push(Warning { origin: judge.origin(key), text });
+        }
+    }
     let mut origins: BTreeMap<String, Origin> =
         judge.values.iter().map(|(key, given)| ((*key).to_owned(), given.origin.clone())).collect();
     let os = judge.os(inputs.os, &mut origins, &mut warnings);
@@ -76,7 +86,8 @@ struct Judge {
 impl Judge {
     fn wrong(&mut self, key: &'static str, found: &str, expected: &str) {
         let origin = self.origin(key);
-        self.problems.push(Problem::value(key, &origin, found, expected));
+        let masked = keys::URLS.contains(&key).then(|| rules::masked(found));
+        self.problems.push(Problem::value(key, &origin, masked.as_deref().unwrap_or(found), expected));
     }
 
     fn origin(&self, key: &str) -> Origin {
@@ -157,6 +168,20 @@ impl Judge {
                 None
             }
         }
+    }
+
+    /// Keys that a client certificate can be issued for: of another an operator would hear nothing.
+    fn operator(&mut self) -> Vec<String> {
+        let keys = self.list("operator", rules::is_ssh_key);
+        let origin = self.origin("operator");
+        for key in keys.iter().filter(|key| rules::is_ssh_key(key)) {
+            if let Err(unfit) = OperatorKey::parse(key) {
+                let mut problem = Problem::value("operator", &origin, key, Self::expected("operator"));
+                problem.found = format!("{} ({unfit})", problem.found);
+                self.problems.push(problem);
+            }
+        }
+        keys
     }
 
     fn role(&mut self) -> Option<Role> {
@@ -298,18 +323,14 @@ impl Judge {
         }
         if let Some((origin, lines)) = os.ssh_authorized_keys {
             for line in &lines {
-                match rules::ssh_key(line) {
-                    Some(SshKey::Operator) => {}
-                    Some(SshKey::Login) => warnings.push(Warning {
-                        origin: origin.clone(),
-                        text:
-                            "an ssh-rsa key can log in to a debug image, but can't command the cluster; use ssh-ed25519"
-                                .to_owned(),
-                    }),
-                    None => {
-                        let expected = Self::expected("operator");
-                        self.problems.push(Problem::value("ssh_authorized_keys", &origin, line, expected));
-                    }
+                if !rules::is_ssh_key(line) {
+                    let expected = Self::expected("operator");
+                    self.problems.push(Problem::value("ssh_authorized_keys", &origin, line, expected));
+                } else if let Err(unfit) = OperatorKey::parse(line) {
+                    // It is good enough for sshd, which is what cloud-init's key is for.
+                    let text =
+                        format!("an ssh key can log in to a debug image, but can't command the cluster: {unfit}");
+                    warnings.push(Warning { origin: origin.clone(), text });
                 }
             }
             origins.insert("os.ssh-authorized-keys".to_owned(), origin);
@@ -338,4 +359,61 @@ impl Judge {
 /// A map whose names have one value each: the last given.
 fn single(map: BTreeMap<String, Vec<String>>) -> BTreeMap<String, String> {
     map.into_iter().filter_map(|(name, mut values)| Some((name, values.pop()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+    use crate::settings::{Fragment, Given};
+
+    /// A key of this kind in ssh's own form, good enough for sshd.
+    fn key(kind: &str) -> String {
+        let string = |bytes: &[u8]| [&(bytes.len() as u32).to_be_bytes()[..], bytes].concat();
+        format!("{kind} {} ann", STANDARD.encode([string(kind.as_bytes()), string(&[4; 133])].concat()))
+    }
+
+    fn judged(change: impl Fn(&mut Fragment)) -> Result<Validated, Vec<Problem>> {
+        let mut fragment = Fragment::empty(Source::KernelCommandLine);
+        change(&mut fragment);
+        validate(Inputs::merge(vec![fragment]))
+    }
+
+    #[test]
+    fn an_operator_whose_key_can_hold_no_certificate_is_a_problem_with_the_reason() {
+        for kind in ["ecdsa-sha2-nistp521", "sk-ssh-ed25519@openssh.com", "ssh-rsa"] {
+            let origin = Origin::whole(Source::KernelCommandLine);
+            let value = Value::List(vec![key(kind)]);
+            let problems = judged(|fragment| {
+                fragment.values.insert("operator", Given { origin: origin.clone(), value: value.clone() });
+            });
+            let problems: Vec<String> = problems.err().unwrap().iter().map(ToString::to_string).collect();
+            assert!(problems.len() == 1 && problems[0].contains("can't hold a client certificate"), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_login_key_that_can_hold_no_certificate_is_a_warning_with_the_reason() {
+        let origin = Origin::whole(Source::KernelCommandLine);
+        let lines = vec![key("sk-ssh-ed25519@openssh.com")];
+        let judged = judged(|fragment| fragment.os.ssh_authorized_keys = Some((origin.clone(), lines.clone())));
+        let warnings = judged.unwrap_or_else(|problems| panic!("{problems:?}")).warnings;
+        let said: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        assert!(said.len() == 1 && said[0].contains("can't hold a client certificate"), "{said:?}");
+    }
+
+    #[test]
+    fn a_bad_proxy_is_quoted_without_its_password() {
+        for bad in ["ftp://ann:secret@proxy", "ann:secret@proxy:1", "http://ann:secret@pro xy"] {
+            let origin = Origin::whole(Source::KernelCommandLine);
+            let value = Value::One(zeroize::Zeroizing::new(bad.to_owned()));
+            let problems = judged(|fragment| {
+                fragment.values.insert("https-proxy", Given { origin: origin.clone(), value: value.clone() });
+            });
+            let problems: Vec<String> = problems.err().unwrap().iter().map(ToString::to_string).collect();
+            assert!(problems.len() == 1 && !problems[0].contains("secret"), "{problems:?}");
+        }
+    }
 }

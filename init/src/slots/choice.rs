@@ -5,7 +5,7 @@ use super::{Seat, Slot, Slots, State, TRIES};
 /// Seats in the order to try them, each with its reason; the last is always the factory release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
-    /// What the table has to record before anything is mounted: a try begun, or a trial that used them up.
+    /// What the table has to record: a try, before the trial's release is mounted, or a trial that used its tries up.
     pub record: Option<(Slot, Record)>,
     /// What to mount; the first that verifies wins.
     pub order: Vec<(Seat, String)>,

@@ -3,15 +3,20 @@
 //! ```text
 //!            stage             try (each boot)         commit
 //!   empty ─────────▶ staged ─────────▶ trial{n} ─────────────▶ committed
-//!     ▲                │  │                │ roll back              │ not valid any more
-//!     └── stage over ──┘  └── not valid ───┴────────▶ bad{why} ◀────┘
+//!                    ▲  │                  │                        │
+//!         stage over │  └───────────┬──────┘ condemn, discard       │
+//!                    └───────── bad{why} ◀──────────────────────────┘
 //! ```
-//! A release that turned bad keeps its verdict by digest, so that it is not tried again by accident. The factory
-//! release is no slot of the table: it is always there, always committed, and never written.
+//! A release that is condemned keeps its verdict by digest, so that it is not tried again by accident; one whose copy on
+//! this disk is damaged is discarded without a verdict, and may be staged anew. The factory release is no slot of the
+//! table: it is always there, always committed, and never written.
+//!
+//! The table also keeps the floor: the lowest version that may run on this machine's data. It only ever rises.
 
 mod choice;
 mod seat;
 mod store;
+mod unusable;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +25,10 @@ use serde::{Deserialize, Serialize};
 
 pub use choice::{Choice, Record, choose};
 pub use seat::{CheckedBy, PassedOver, SeatFacts};
-pub use store::{Damaged, FORMAT, read, write};
+pub use store::{FORMAT, Unbelievable, read, write};
+pub use unusable::{Fate, OnDisk, Unusable};
+
+use crate::release::Version;
 
 /// How many boots a trial gets before its slot counts as bad: one that a power cut may spoil, and one more.
 pub const TRIES: u32 = 2;
@@ -117,6 +125,10 @@ pub struct Slots {
     pub current: Option<Slot>,
     /// Why releases were found bad, by digest; kept when their slot is used again.
     pub verdicts: BTreeMap<String, String>,
+    /// The highest floor of any release that was ever committed on this machine, the factory's among them: nothing
+    /// below it may run on this machine's data. None before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Version>,
 }
 
 /// How many verdicts are kept; the rest are dropped in the order of their digests.
@@ -139,11 +151,19 @@ pub enum Transition {
     /// A boot of the trial begins.
     Try,
     /// The trial passed its gates.
-    Commit,
-    /// The release is not to be booted again.
+    Commit {
+        /// The release's own floor, by its manifest.
+        floor: Version,
+    },
+    /// The release is not to be booted again, from whatever copy.
     Condemn {
         /// Why.
         verdict: String,
+    },
+    /// This disk's copy of the release is damaged and not to be booted again. Another copy may be good.
+    Discard {
+        /// What was found.
+        damage: String,
     },
 }
 
@@ -187,17 +207,34 @@ impl Slots {
             (_, Transition::Begin) => return Err(self.refused(slot, "try", "a staged release")),
             (Some(State::Trial { tries }), Transition::Try) if *tries < TRIES => State::Trial { tries: tries + 1 },
             (_, Transition::Try) => return Err(self.refused(slot, "boot", "a trial with tries left")),
-            (Some(State::Trial { tries: 1.. }), Transition::Commit) => State::Committed,
-            (_, Transition::Commit) => return Err(self.refused(slot, "commit", "a trial that was booted")),
+            (Some(State::Trial { tries: 1.. }), Transition::Commit { floor }) => {
+                self.raise_floor(*floor);
+                State::Committed
+            }
+            (_, Transition::Commit { .. }) => return Err(self.refused(slot, "commit", "a trial that was booted")),
             (Some(State::Staged | State::Trial { .. } | State::Committed), Transition::Condemn { verdict }) => {
+                self.keep_verdict(slot, verdict);
                 State::Bad { verdict: verdict.clone() }
             }
-            (_, Transition::Condemn { .. }) => {
+            (Some(State::Staged | State::Trial { .. } | State::Committed), Transition::Discard { damage }) => {
+                State::Bad { verdict: damage.clone() }
+            }
+            (_, Transition::Condemn { .. } | Transition::Discard { .. }) => {
                 return Err(self.refused(slot, "condemn", "a staged, tried or committed release"));
             }
         };
         self.enter(slot, next);
         Ok(())
+    }
+
+    /// Holds every later boot to `floor` or above: a release with it was committed, or is the factory release and runs.
+    /// True when that is news.
+    pub fn raise_floor(&mut self, floor: Version) -> bool {
+        let raised = self.floor.is_none_or(|before| before < floor);
+        if raised {
+            self.floor = Some(floor);
+        }
+        raised
     }
 
     /// The slot on trial, if any.
@@ -226,17 +263,18 @@ impl Slots {
         Ok(())
     }
 
+    fn keep_verdict(&mut self, slot: Slot, verdict: &str) {
+        let Some(content) = self.slots.get(&slot) else { return };
+        self.verdicts.insert(content.digest.clone(), verdict.to_owned());
+        while self.verdicts.len() > VERDICTS {
+            self.verdicts.pop_first();
+        }
+    }
+
     fn enter(&mut self, slot: Slot, state: State) {
         let Some(content) = self.slots.get_mut(&slot) else { return };
-        match &state {
-            State::Committed => self.current = Some(slot),
-            State::Bad { verdict } => {
-                self.verdicts.insert(content.digest.clone(), verdict.clone());
-                while self.verdicts.len() > VERDICTS {
-                    self.verdicts.pop_first();
-                }
-            }
-            State::Staged | State::Trial { .. } => {}
+        if state == State::Committed {
+            self.current = Some(slot);
         }
         content.state = state;
         if self.current.is_some_and(|current| self.state(current) != Some(&State::Committed)) {

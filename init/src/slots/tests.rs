@@ -1,12 +1,22 @@
 //! The table, walked exhaustively, and its invariants under any sequence of transitions.
 
+use std::io;
+
 use proptest::prelude::*;
 
 use super::choice::Record;
 use super::*;
+use crate::release::ReadError;
+use crate::release::manifest::ManifestError;
+use crate::release::rules;
+use crate::release::signature::SignatureError;
 
 fn content(digest: &str, state: State) -> Content {
     Content { digest: digest.into(), version: "1.37.2-1".into(), state }
+}
+
+fn version(text: &str) -> Version {
+    text.parse().unwrap()
 }
 
 fn states() -> Vec<Option<State>> {
@@ -21,8 +31,9 @@ fn transitions() -> Vec<(&'static str, Transition)> {
         ("stage", Transition::Stage { digest: "d2".into(), version: "2".into(), force: false }),
         ("begin", Transition::Begin),
         ("try", Transition::Try),
-        ("commit", Transition::Commit),
+        ("commit", Transition::Commit { floor: version("1.37.0-0") }),
         ("condemn", Transition::Condemn { verdict: "hung".into() }),
+        ("discard", Transition::Discard { damage: "rotted".into() }),
     ]
 }
 
@@ -126,12 +137,65 @@ fn a_flipped_bit_a_cut_and_a_later_format_are_named() {
     }
 }
 
+#[test]
+fn what_was_discarded_is_staged_again_without_force() {
+    let mut slots = Slots::default();
+    slots.slots.insert(Slot::A, content("d2", State::Committed));
+    slots.current = Some(Slot::A);
+    slots.apply(Slot::A, Transition::Discard { damage: "a block".into() }).unwrap();
+    assert_eq!((slots.current, slots.verdicts.len()), (None, 0));
+    slots.apply(Slot::A, Transition::Stage { digest: "d2".into(), version: "2".into(), force: false }).unwrap();
+}
+
+#[test]
+fn a_commit_raises_the_floor_and_nothing_lowers_it() {
+    let mut slots = Slots::default();
+    for (floor, expected) in [("1.37.0-0", "1.37.0-0"), ("1.36.0-0", "1.37.0-0"), ("1.38.0-2", "1.38.0-2")] {
+        slots.slots.insert(Slot::A, content("a", State::Trial { tries: 1 }));
+        slots.apply(Slot::A, Transition::Commit { floor: version(floor) }).unwrap();
+        assert_eq!(slots.floor, Some(version(expected)));
+    }
+    slots.slots.insert(Slot::A, content("a", State::Trial { tries: 0 }));
+    slots.apply(Slot::A, Transition::Commit { floor: version("1.39.0-0") }).unwrap_err();
+    assert_eq!(slots.floor, Some(version("1.38.0-2")), "a refused commit is none");
+    assert_eq!(read(&write(&slots)), Ok(slots));
+}
+
+/// Every way to be unusable, with every state of the file: what becomes of the release.
+#[test]
+fn only_a_proof_takes_a_release_away() {
+    let (path, error) = (|| "/f".to_owned(), || io::Error::from_raw_os_error(5));
+    let refusal = rules::Refusal::BelowFloor { version: version("1.36.0-1"), floor: version("1.37.0-0") };
+    let unusable = [
+        ("no digest", Unusable::NoDigest),
+        ("not readable", Unusable::Read { path: path(), error: ReadError::Io(error()) }),
+        ("signed nonsense", Unusable::Read { path: path(), error: SignatureError::Mismatch.into() }),
+        ("unknown key", Unusable::Read { path: path(), error: SignatureError::UnknownKey { trusted: vec![] }.into() }),
+        ("later format", Unusable::Read { path: path(), error: ManifestError::Format(2).into() }),
+        ("not for here", Unusable::Refused(refusal)),
+        ("bad block", Unusable::Block { path: path(), offset: 0, length: 1, error: error() }),
+        ("no mount", Unusable::Mount { path: path(), error: error() }),
+        ("uncounted", Unusable::Uncounted("full".into())),
+    ];
+    let files = [None, Some(OnDisk::AsStaged), Some(OnDisk::Changed), Some(OnDisk::Gone), Some(OnDisk::Unreadable)];
+    let mut table = String::new();
+    for (name, unusable) in &unusable {
+        for file in &files {
+            let looked = if unusable.doubts_bytes() { "" } else { " (not looked at)" };
+            let shown = file.as_ref().map_or("-".to_owned(), |file| format!("{file:?}"));
+            table += &format!("{name:<16} {shown:<11}-> {:?}{looked}\n", unusable.fate(file.as_ref()));
+        }
+    }
+    insta::assert_snapshot!(table);
+}
+
 fn any_transition() -> impl Strategy<Value = Transition> {
     prop_oneof![
         ("[a-c]", any::<bool>()).prop_map(|(digest, force)| Transition::Stage { digest, version: "v".into(), force }),
         Just(Transition::Begin),
         Just(Transition::Try),
-        Just(Transition::Commit),
+        (0..4_u32).prop_map(|minor| Transition::Commit { floor: Version { major: 1, minor, patch: 0, build: 0 } }),
+        "[a-z]{1,4}".prop_map(|damage| Transition::Discard { damage }),
         "[a-z]{1,4}".prop_map(|verdict| Transition::Condemn { verdict }),
     ]
 }
@@ -141,9 +205,9 @@ proptest! {
     fn invariants_hold_after_any_sequence(steps in prop::collection::vec((any::<bool>(), any_transition()), 0..40)) {
         let mut slots = Slots::default();
         for (first, transition) in steps {
-            let committed = slots.current;
+            let (committed, floor) = (slots.current, slots.floor);
             let slot = if first { Slot::A } else { Slot::B };
-            let condemned = matches!(transition, Transition::Condemn { .. });
+            let condemned = matches!(transition, Transition::Condemn { .. } | Transition::Discard { .. });
             let outcome = slots.apply(slot, transition);
             let trials = Slot::ALL.into_iter().filter(|slot| matches!(slots.state(*slot), Some(State::Trial { .. })));
             prop_assert!(trials.count() <= 1, "one trial at a time");
@@ -153,6 +217,7 @@ proptest! {
             if committed.is_some() && !(condemned && outcome.is_ok()) {
                 prop_assert!(slots.current.is_some(), "a committed release is lost only by condemning it");
             }
+            prop_assert!(slots.floor >= floor, "the floor never falls");
             let choice = choose(&slots);
             prop_assert_eq!(choice.order.last().map(|(seat, _)| *seat), Some(Seat::Factory), "the factory stands last");
             prop_assert_eq!(read(&write(&slots)), Ok(slots.clone()), "the table survives the disk");

@@ -13,6 +13,10 @@ pub fn parse(line: &[u8]) -> Fragment {
     for argument in arguments(&String::from_utf8_lossy(line)) {
         let Some(name) = argument.name.strip_prefix("kubeboot.") else { continue };
         let name = name.replace('_', "-");
+        // An order for the initrd, no setting.
+        if name == super::reset::NAME {
+            continue;
+        }
         let Some(value) = argument.value else {
             fragment.problems.push(Problem {
                 key: Some(name.clone()),
@@ -35,6 +39,13 @@ pub fn parse(line: &[u8]) -> Fragment {
         schema::read_named(&mut fragment, name, node);
     }
     fragment
+}
+
+/// The value of `kubeboot.reset=`, the last one.
+pub(super) fn reset(line: &[u8]) -> Option<String> {
+    let line = String::from_utf8_lossy(line);
+    let given = arguments(&line).filter(|argument| argument.name == "kubeboot.reset");
+    given.filter_map(|argument| argument.value.map(str::to_owned)).last()
 }
 
 fn append(node: &mut Node, separator: &str, value: &str) {

@@ -6,7 +6,8 @@ use crate::settings::{Fragment, Origin, Problem, Source};
 
 /// One fragment a credential; `kubeboot.role` and `kubeboot.token` win over `kubeboot.config`.
 pub fn parse(credentials: &[(String, Bytes)]) -> Vec<Fragment> {
-    let mut fragments: Vec<Fragment> = credentials.iter().map(|(name, bytes)| one(name, bytes)).collect();
+    let settings = credentials.iter().filter(|(name, _)| name != super::reset::CREDENTIAL);
+    let mut fragments: Vec<Fragment> = settings.map(|(name, bytes)| one(name, bytes)).collect();
     fragments
         .sort_by_key(|fragment| matches!(&fragment.source, Source::Credential { name } if name == "kubeboot.config"));
     fragments

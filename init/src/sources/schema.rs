@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::tree::{Data, Node};
 use crate::settings::keys::{self, Key, Shape};
-use crate::settings::{Fragment, Given, Origin, Problem, Value};
+use crate::settings::{Fragment, Given, Origin, Problem, Value, masked, quoted};
 
 /// Adds the keys of `node`, a map, to the fragment. Nested names are joined by dots.
 pub fn read(fragment: &mut Fragment, node: &Node) {
@@ -38,6 +38,13 @@ pub fn read_named(fragment: &mut Fragment, name: &str, node: &Node) {
     match keys::find(name) {
         Some(key) => read_key(fragment, key, node),
         None if keys::is_group(name) => read_group(fragment, name, node),
+        None if name == super::reset::NAME => {
+            let origin = Origin::at(&fragment.source, node.line);
+            let expected = "it on the kernel command line or as a credential: it is taken from nowhere else";
+            let mut problem = Problem::source(origin, "an order to reset the machine", expected);
+            problem.key = Some(name.to_owned());
+            fragment.problems.push(problem);
+        }
         None => {
             fragment.problems.push(Problem {
                 key: Some(name.to_owned()),
@@ -117,12 +124,12 @@ fn pairs(shape: Shape, text: &str, line: Option<u32>) -> Result<BTreeMap<String,
     let mut map: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for item in split(text) {
         let Some((name, value)) = item.split_once('=') else {
-            let found = format!("{}, which has no `=`", crate::settings::quoted(&item));
+            let found = format!("{}, which has no `=`", quoted(&masked(&item)));
             return Err(Wrong { line, found });
         };
         let values = map.entry(name.trim().to_owned()).or_default();
         if shape == Shape::Map && !values.is_empty() {
-            return Err(Wrong { line, found: format!("{} twice", crate::settings::quoted(name)) });
+            return Err(Wrong { line, found: format!("{} twice", quoted(name)) });
         }
         values.push(value.trim().to_owned());
     }

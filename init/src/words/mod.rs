@@ -95,12 +95,21 @@ pub fn warning(warning: &Warning, paint: Paint) -> String {
 
 /// The line of a setting that was changed after it was frozen.
 pub fn ignored(difference: &Difference, paint: Paint) -> String {
-    note(&format!("{difference}. To apply it: kubeboot reset, which starts over"), paint)
+    note(&format!("{difference}. To apply it, start over: kubeboot reset, or the parameter kubeboot.reset"), paint)
 }
 
 /// A line that asks for attention.
 pub fn note(text: &str, paint: Paint) -> String {
     format!("{} {}", paint.tone(Tone::Note, "[note]"), one_line(text))
+}
+
+/// Whether two texts differ in nothing but figures: times, sizes and counts move without being news.
+pub fn same_but_for_figures(one: &str, other: &str) -> bool {
+    let words = |text: &str| -> Vec<String> {
+        let split = text.split(|c: char| c.is_ascii_digit());
+        split.filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    };
+    words(one) == words(other)
 }
 
 /// Control characters, which would let a text drive the terminal, become blanks.

@@ -2,6 +2,13 @@ use super::*;
 use crate::settings::{Origin, Source};
 
 #[test]
+fn figures_alone_are_no_difference() {
+    assert!(same_but_for_figures("only 900 MiB of 4.0 GiB are free", "only 1200 MiB of 4.0 GiB are free"));
+    assert!(!same_but_for_figures("swap is on", "swap is off"));
+    assert!(!same_but_for_figures("port 6443", "port 6443 and 2379"));
+}
+
+#[test]
 fn steps() {
     let lines = [
         step(Outcome::Done, "etcd's certificate authority", Duration::from_micros(4200), Paint::Plain),
@@ -44,8 +51,10 @@ fn welcome() {
         shell: false,
     };
     insta::assert_snapshot!("ready_with_an_operator", ready.text(Paint::Plain));
+    insta::assert_snapshot!("ready_unreported", Ready { report: None, ..ready.clone() }.text(Paint::Plain));
     insta::assert_snapshot!("ready_without", Ready { operators: &[], ..ready.clone() }.text(Paint::Plain));
     insta::assert_snapshot!("ready_debug", Ready { operators: &[], shell: true, ..ready }.text(Paint::Plain));
-    insta::assert_snapshot!("no_role", no_role(Paint::Plain));
+    insta::assert_snapshot!("no_role", no_role(false, Paint::Plain));
+    insta::assert_snapshot!("no_role_with_a_shell", no_role(true, Paint::Plain));
     insta::assert_snapshot!("seed", seed("kb1s-00000-00000-00000-00000-00000-00000", Paint::Plain));
 }

@@ -55,9 +55,12 @@ impl Ready<'_> {
             ([], _) if self.shell => {}
             ([], _) => {
                 out += &format!(
-                    "{}\n  Nobody can command this cluster from outside yet: no operator's key was given.\n  Fix: start the \
-                     machine again with kubeboot.operator=\"ssh-ed25519 AAAA… you\" on its kernel command line.\n",
-                    paint.tone(Tone::Strong, "To use it:")
+                    "{}\n  Nobody can command this cluster from outside yet: no key of an operator was given that can.\n  \
+                     Fix: start the machine again with these on its kernel command line,\n    \
+                     kubeboot.operator=\"ssh-ed25519 AAAA… you\"\n    kubeboot.report={}\n  \
+                     and take your client certificate from that serial port.\n",
+                    paint.tone(Tone::Strong, "To use it:"),
+                    self.report.unwrap_or("ttyS1")
                 );
             }
             (keys, report) => {
@@ -65,11 +68,14 @@ impl Ready<'_> {
                 for key in keys {
                     out += &format!("  {key}\n");
                 }
-                if let Some(device) = report {
-                    out += &format!(
-                        "  Their client certificates were sent to {device}; they are of no use without the keys.\n"
-                    );
-                }
+                out += &match report {
+                    Some(device) => {
+                        format!("  Their client certificates were sent to {device}; they are of no use without the keys.\n")
+                    }
+                    None => "  But their client certificates did not leave this machine: no serial port was named for them.\n  \
+                             Fix: start the machine again with kubeboot.report=ttyS1 on its kernel command line.\n"
+                        .to_owned(),
+                };
             }
         }
         out
@@ -86,8 +92,8 @@ pub fn seed(seed: &str, paint: Paint) -> String {
     )
 }
 
-/// What to do with a machine that was given no role.
-pub fn no_role(paint: Paint) -> String {
+/// What to do with a machine that was given no role. `shell`: people can log in here (the debug image).
+pub fn no_role(shell: bool, paint: Paint) -> String {
     let title = paint.tone(Tone::Note, "This machine has no role yet, so it runs no Kubernetes.");
     let strong = |text: &str| paint.tone(Tone::Strong, text);
     format!(
@@ -101,13 +107,18 @@ pub fn no_role(paint: Paint) -> String {
         strong("kubeboot:"),
         strong("  role: init"),
         strong("io.systemd.credential:kubeboot.role=init"),
-        prompt_help(paint),
+        prompt_help(shell, paint),
     )
 }
 
-/// What the console's prompt takes.
-pub fn prompt_help(paint: Paint) -> String {
+/// What the console's prompt takes, or what the shell has for the same.
+pub fn prompt_help(shell: bool, paint: Paint) -> String {
+    let (own, given) = match shell {
+        false => ("init", "init kb1s-…"),
+        true => ("kubeboot init", "kubeboot init --token-file FILE"),
+    };
+    let width = given.chars().count() + 3;
     let line =
-        |command: &str, what: &str| format!("  {} {what}\n", paint.tone(Tone::Strong, &format!("{command:<14}")));
-    line("init", "the cluster makes its own token, and shows it") + &line("init kb1s-…", "with this token")
+        |command: &str, what: &str| format!("  {} {what}\n", paint.tone(Tone::Strong, &format!("{command:<width$}")));
+    line(own, "the cluster makes its own token, and shows it") + &line(given, "with this token")
 }

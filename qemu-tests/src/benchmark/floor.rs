@@ -84,7 +84,11 @@ impl Floor {
 const UNIT: &str = "[Unit]\nDefaultDependencies=no\nRequires=kubeboot-slot.service\n\
     After=kubeboot-slot.service systemd-networkd.service systemd-sysctl.service\n\
     [Service]\nDelegate=yes\nKillMode=control-group\nTimeoutStopSec=5\n\
-    ExecStartPre=mkdir -p /run/floor\nExecStartPre=mount -o ro LABEL=floor /run/floor\n\
+    ExecStartPre=mkdir -p /run/floor /run/kubeboot /run/flannel /etc/kubernetes\n\
+    ExecStartPre=mount -o ro LABEL=floor /run/floor\nExecStartPre=cp -a /run/floor/config /run/kubeboot/\n\
+    ExecStartPre=mount --bind /var/lib/kubeboot/kubernetes /etc/kubernetes\n\
+    EnvironmentFile=-/run/kubeboot/config/kubelet.env\nEnvironmentFile=-/run/kubeboot/config/flanneld.env\n\
+    EnvironmentFile=-/run/kubeboot/config/containerd.env\n\
     ExecStart=sh /run/floor/start\n";
 
 /// What the unit runs.
@@ -93,16 +97,11 @@ fn script(processes: &[String]) -> String {
     let services = [
         format!("{bin}/containerd --config /run/kubeboot/config/containerd.toml"),
         format!("{bin}/kubelet --config=/run/kubeboot/config/kubelet.yaml $KUBELET_ARGS"),
-        format!("{bin}/kube-proxy --config=/run/kubeboot/config/kube-proxy.yaml $KUBE_PROXY_ARGS"),
+        format!("{bin}/kube-proxy --config=/run/kubeboot/config/kube-proxy.yaml"),
         format!("{bin}/flanneld $FLANNELD_ARGS"),
     ];
     let started: Vec<_> = processes.iter().chain(&services).map(|process| format!("{process} &\n")).collect();
-    format!(
-        "export PATH={bin}:/usr/sbin:/usr/bin\nmkdir -p /run/kubeboot /run/flannel\ncp -a /run/floor/config /run/kubeboot/\n\
-         mount --bind /var/lib/kubeboot/kubernetes /etc/kubernetes\nset -a\n\
-         for file in /run/kubeboot/config/*.env; do . \"$file\"; done\n{}wait\n",
-        started.concat()
-    )
+    format!("export PATH={bin}:/usr/sbin:/usr/bin\n{}wait\n", started.concat())
 }
 
 /// A command from a pod, quoted for a shell.

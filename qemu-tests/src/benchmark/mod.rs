@@ -14,7 +14,7 @@ use image_builder::command::output;
 use serde_json::Value;
 
 use crate::disk::{self, Var};
-use crate::kubectl::Kubectl;
+use crate::kubectl::{Kubectl, readyz};
 use crate::lab::Lab;
 use crate::machine::{Backend, Machine};
 use crate::scenario::{ONE, Stage, TO_READY, stop};
@@ -25,7 +25,7 @@ mod floor;
 /// How many pairs are measured.
 const PAIRS: usize = 5;
 /// How often the host looks.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Measures pairs in turn, prints each and the ratio of the medians.
 ///
@@ -59,13 +59,12 @@ fn boot(stage: &mut Stage) -> Result<f64> {
 /// Waits for Ready, stops the machine, and gives the seconds since the first unit after `/var` was mounted.
 fn measure(machine: &mut dyn Machine, kubectl: &Kubectl, power_on: Instant, disk: &Path) -> Result<f64> {
     let node = ["get", "nodes", "-o", "jsonpath={.items[*].status.conditions[?(@.type==\"Ready\")].status}"];
-    until("/readyz and a Ready node", TO_READY, PAUSE, || {
-        let seen = kubectl.run(&["get", "--raw=/readyz"]).and_then(|_| kubectl.run(&node));
-        match seen {
-            Ok(status) if status == "True" => Look::Holds(()),
-            Ok(status) => Look::NotYet(format!("the node's condition Ready is {status:?}")),
-            Err(error) => Look::NotYet(format!("{error:#}")),
-        }
+    let reach = machine.api();
+    until("/readyz", TO_READY, PAUSE, || Look::from_result(readyz(reach.namespace.as_deref(), &reach.url)))?;
+    until("a Ready node", TO_READY, PAUSE, || match kubectl.run(&node) {
+        Ok(status) if status == "True" => Look::Holds(()),
+        Ok(status) => Look::NotYet(format!("the node's condition Ready is {status:?}")),
+        Err(error) => Look::NotYet(format!("{error:#}")),
     })?;
     let ready = power_on.elapsed().as_secs_f64();
     stop(machine)?;

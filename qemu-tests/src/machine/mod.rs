@@ -32,6 +32,8 @@ pub struct Spec {
     pub disk: PathBuf,
     /// Further disks, in the order in which the machine sees them.
     pub volumes: Vec<Volume>,
+    /// Whether the machine sees them before its own disk, on a backend that can do so.
+    pub volumes_first: bool,
     /// How it starts.
     pub start: Start,
     /// Memory in MiB.

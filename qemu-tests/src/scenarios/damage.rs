@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use kubeboot::paths;
 
 use crate::disk::Var;
 use crate::scenario::{ONE, Scenario, Stage, TO_SPEAK};
@@ -16,6 +17,12 @@ pub const SCENARIOS: &[Scenario] = &[
         needs: ONE,
         long: false,
         run: sa_key,
+    },
+    Scenario {
+        name: "A founded machine whose etcd data is gone stops and says so",
+        needs: ONE,
+        long: false,
+        run: etcd,
     },
 ];
 
@@ -44,6 +51,28 @@ fn ca_key(stage: &mut Stage) -> Result<()> {
 
 fn sa_key(stage: &mut Stage) -> Result<()> {
     stops_and_names(stage, "sa.key", None)
+}
+
+fn etcd(stage: &mut Stage) -> Result<()> {
+    let disk = stage.founded_disk()?;
+    let (member, away) = ("/var/lib/etcd/member", "/var/lib/other");
+    let moved = |from: &str, to: &str| {
+        let var = Var::write(&disk)?;
+        fs::rename(var.path(from), var.path(to)).with_context(|| format!("can't move {from} to {to}"))
+    };
+    moved(member, away)?;
+    let spec = stage.founder(&disk);
+    let mut machine = stage.start(spec)?;
+    machine.console().wait_for("etcd's database and a fix on the console", TO_SPEAK, |text| {
+        let named = text.find(paths::ETCD_DATABASE)?;
+        text[named..].find("restore /var/lib/etcd from a snapshot").map(drop)
+    })?;
+    machine.cut_power()?;
+    ensure!(!Var::read(&disk)?.path(member).exists(), "etcd was started, and made an empty cluster");
+    // The fix that it names.
+    moved(away, member)?;
+    stage.found(&disk)?;
+    Ok(())
 }
 
 /// Damages (or removes) a key of a founded machine; its next boot must say so and leave it as it is.

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use kubeboot::timeline::What;
 
 use super::workload;
-use crate::machine::Volume;
+use crate::machine::{Volume, report};
 use crate::oci;
 use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, says, stop};
 use crate::volumes::{self, Format};
@@ -28,11 +29,23 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "NoCloud on a vfat volume makes a founder", needs: ONE, long: false, run: by_nocloud_vfat },
     Scenario { name: "NoCloud on an ISO 9660 volume makes a founder", needs: ONE, long: false, run: by_nocloud_iso },
     Scenario { name: "A ConfigDrive makes a founder", needs: ONE, long: false, run: by_config_drive },
+    Scenario {
+        name: "A network-config decides the node's address, whatever the machine had before",
+        needs: ONE,
+        long: false,
+        run: by_network_config,
+    },
 ];
 
 const CLOUD_CONFIG: &str =
     "#cloud-config\nhostname: from-user-data\nkubeboot:\n  role: init\n  node:\n    labels:\n      origin: user-data\n";
 const TOML: &str = "#kubeboot\nrole = \"init\"\nname = \"from-user-data\"\n\n[node.labels]\norigin = \"user-data\"\n";
+/// For the networks of both kinds of machines. Each has got another address by the time that this is read.
+const NETWORK_CONFIG: &str = "version: 2
+ethernets:
+  uml: {match: {name: vec0}, addresses: [10.77.0.200/24], gateway4: 10.77.0.1, nameservers: {addresses: [10.77.0.1]}}
+  qemu: {match: {name: 'e*'}, addresses: [10.0.2.200/24], gateway4: 10.0.2.2, nameservers: {addresses: [10.0.2.3]}}
+";
 const META_DATA: &str = "instance-id: a-test\n";
 
 /// A volume with the image that pods of scenarios use.
@@ -90,6 +103,21 @@ fn by_config_drive(stage: &mut Stage) -> Result<()> {
         [("openstack/latest/user_data", CLOUD_CONFIG), ("openstack/latest/meta_data.json", "{\"uuid\": \"a-test\"}")];
     let volume = volumes::user_data(&stage.folder, Format::Iso9660, "config-2", &files)?;
     by_user_data(stage, volume)
+}
+
+fn by_network_config(stage: &mut Stage) -> Result<()> {
+    let files = [("user-data", CLOUD_CONFIG), ("meta-data", META_DATA), ("network-config", NETWORK_CONFIG)];
+    let volume = volumes::user_data(&stage.folder, Format::Vfat, "cidata", &files)?;
+    let disk = stage.new_disk()?;
+    let mut spec = stage.spec(&disk);
+    spec.volumes.push(Volume::read_only(volume));
+    let machine = stage.start(spec)?;
+    let server = report::wait_for(machine.report(), "an operator's certificate", TO_READY, |what| match what {
+        What::Operator { server, .. } => Some(server.clone()),
+        _ => None,
+    })?;
+    ensure!(server.ends_with(".200:6443"), "the node has taken the address of {server}");
+    Ok(())
 }
 
 fn by_user_data(stage: &mut Stage, volume: PathBuf) -> Result<()> {

@@ -10,6 +10,7 @@ mod preflight;
 mod prompt;
 mod reboot;
 mod reset;
+mod var;
 mod workload;
 
 pub use power_cut::POWER_CUT;
@@ -24,6 +25,7 @@ pub fn all() -> Vec<&'static Scenario> {
         power_cut::SCENARIOS,
         reset::SCENARIOS,
         damage::SCENARIOS,
+        var::SCENARIOS,
         prompt::SCENARIOS,
         preflight::SCENARIOS,
         bad_input::SCENARIOS,

@@ -93,15 +93,16 @@ impl Uml {
             "noreboot".to_owned(),
             format!("umid={}", spec.name),
             format!("mem={}M", spec.memory),
-            format!("ubd0={}", spec.disk.display()),
             format!("initrd={}", self.initrd.display()),
             "con=null".to_owned(),
             "ssl0=fd:0,fd:1".to_owned(),
             "ssl1=null,fd:2".to_owned(),
         ];
-        for (index, volume) in spec.volumes.iter().enumerate() {
-            let mode = if volume.writable { "" } else { "r" };
-            words.push(format!("ubd{}{mode}={}", index + 1, volume.path.display()));
+        let volumes = spec.volumes.iter().map(|volume| (&volume.path, if volume.writable { "" } else { "r" }));
+        let mut disks: Vec<_> = volumes.collect();
+        disks.insert(if spec.volumes_first { disks.len() } else { 0 }, (&spec.disk, ""));
+        for (index, (path, mode)) in disks.into_iter().enumerate() {
+            words.push(format!("ubd{index}{mode}={}", path.display()));
         }
         words.extend(self.cmdline.split_whitespace().map(str::to_owned));
         // Without a word about it, this kernel adds its first disk; the image has its root behind verity.
@@ -195,6 +196,7 @@ mod tests {
             folder: "/f".into(),
             disk: "/f/disk".into(),
             volumes: vec![Volume::read_only("/f/seed".into())],
+            volumes_first: false,
             start: Start::Kernel,
             memory: 2048,
             words: vec!["kubeboot.role=init".into()],
@@ -211,13 +213,19 @@ mod tests {
     fn the_machine_gets_what_the_specification_says() {
         let words = uml().arguments(&spec()).unwrap().join(" ");
         for part in [
-            "mem=2048M ubd0=/f/disk initrd=/initrd",
-            "ubd1r=/f/seed",
+            "mem=2048M initrd=/initrd",
+            "ubd0=/f/disk ubd1r=/f/seed",
             "roothash=ab console=ttyS0 root=/dev/mapper/root ip=10.77.0.10::10.77.0.1:255.255.255.0::vec0:off:10.77.0.1",
             "systemd.set_credential_binary=kubeboot.role:aW5pdA== kubeboot.role=init",
         ] {
             assert!(words.contains(part), "{part} in {words}");
         }
+    }
+
+    #[test]
+    fn volumes_may_come_before_the_disk() {
+        let words = uml().arguments(&Spec { volumes_first: true, ..spec() }).unwrap().join(" ");
+        assert!(words.contains("ubd0r=/f/seed ubd1=/f/disk"), "{words}");
     }
 
     #[test]

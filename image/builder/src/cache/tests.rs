@@ -169,3 +169,15 @@ fn what_a_failed_build_left_goes_and_what_is_being_made_stays() {
     let left = ["failed.tmp", "making.tmp"].map(|name| folder.path().join(name).exists());
     assert_eq!(left, [false, true]);
 }
+
+#[test]
+fn a_file_that_was_built_again_is_compared_byte_by_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+    fs::write(&one, "bytes").unwrap();
+    fs::write(&other, "bytes").unwrap();
+    ensure_same(&one, &other).unwrap();
+    fs::write(&other, "bytez").unwrap();
+    let error = ensure_same(&one, &other).unwrap_err().to_string();
+    assert!(error.contains("another file") && error.contains(&*other.to_string_lossy()), "{error}");
+}

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::groups::{Group, Program};
 use super::versions::Kubernetes;
@@ -163,10 +163,7 @@ fn compare(cache: &Cache, plan: &Plan<'_>, key: &Key, built: &Path) -> Result<()
     fs::create_dir_all(&again).with_context(|| format!("Cannot make {}", again.display()))?;
     build(plan, &again, &["-a"])?;
     for program in plan.group.programs {
-        let files = [built.join(program.name), again.join(program.name)];
-        if crate::cache::sha256_file(&files[0])? != crate::cache::sha256_file(&files[1])? {
-            bail!("{} is not reproducible: {} and {} differ", program.name, files[0].display(), files[1].display());
-        }
+        crate::cache::ensure_same(&built.join(program.name), &again.join(program.name))?;
     }
     fs::remove_dir_all(&again).with_context(|| format!("Cannot remove {}", again.display()))
 }

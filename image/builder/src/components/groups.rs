@@ -77,6 +77,25 @@ const fn plugin(name: &'static str, package: &'static str) -> Program {
     Program { name, package, links: &[], place: Place::CniBin }
 }
 
+/// Kubernetes' six programs, each a binary of its own, as upstream publishes them; without symbols, as ours are. No part
+/// of [`GROUPS`]: it serves where official binaries are asked for and can't be downloaded.
+pub(super) const SEPARATE_KUBERNETES: Group = Group {
+    name: "kube",
+    module: "k8s.io/kubernetes",
+    programs: &[
+        program("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", &[]),
+        program("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", &[]),
+        program("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy", &[]),
+        program("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", &[]),
+        program("kubectl", "k8s.io/kubernetes/cmd/kubectl", &[]),
+        program("kubelet", "k8s.io/kubernetes/cmd/kubelet", &[]),
+    ],
+    tags: &["selinux", "notest", "grpcnotrace"],
+    cgo: None,
+    version_variable: None,
+    version_command: ("kubelet", &["--version"]),
+};
+
 /// Every group, the longest build first.
 pub const GROUPS: &[Group] = &[
     Group {

@@ -35,7 +35,7 @@ pub struct Source {
     pub kubernetes: Option<String>,
     /// A folder with official binaries, used instead of our own where it has a group's programs.
     pub from: Option<PathBuf>,
-    /// Builds every group anew beside the cached one, and fails when a byte differs.
+    /// Builds every binary anew beside the cached one, and fails when a byte differs.
     pub rebuild: bool,
 }
 
@@ -70,6 +70,16 @@ pub fn components(cache: &Cache, source: &Source) -> Result<Components> {
         bail!("the binaries report Kubernetes {kubernetes}. Expected {}", found.kubernetes.version);
     }
     Ok(found)
+}
+
+/// A folder with Kubernetes' six programs of the default version as separate binaries, for [`Source::from`]: built from
+/// the same pinned modules as our multi-call binary, or found in the cache.
+///
+/// # Errors
+/// A build failed.
+pub fn separate_kubernetes(cache: &Cache) -> Result<PathBuf> {
+    let (group, kubernetes) = (&groups::SEPARATE_KUBERNETES, kubernetes(None)?);
+    build::group(cache, group, &kubernetes, &build::pinned_version(group, &kubernetes)?, false)
 }
 
 /// Asks a group's program for its version.

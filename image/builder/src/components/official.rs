@@ -81,6 +81,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_built_separately_is_what_official_binaries_are_looked_for_by() {
+        let separate = super::super::groups::SEPARATE_KUBERNETES;
+        assert_eq!(separate.programs.iter().map(|program| program.name).collect::<Vec<_>>(), KUBE);
+        assert_eq!(separate.tags, group("kube").tags);
+    }
+
+    #[test]
     fn official_programs_are_separate_files_under_the_names_of_our_links() {
         let from = official(&KUBE);
         let program = &group("kube").programs[0];

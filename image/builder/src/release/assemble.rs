@@ -65,6 +65,21 @@ impl Tree {
         self.0.iter().map(|(place, contents)| (place.as_str(), contents))
     }
 
+    /// Each place that is a hard link, and the first place of the same file.
+    pub fn links(&self) -> Result<Vec<String>> {
+        let mut first = BTreeMap::new();
+        let mut links = Vec::new();
+        for (place, source) in &self.0 {
+            if let Contents::File(path) = source {
+                match first.entry(identity(path)?.0) {
+                    Entry::Occupied(first) => links.push(format!("{place} = {}", first.get())),
+                    Entry::Vacant(free) => drop(free.insert(place)),
+                }
+            }
+        }
+        Ok(links)
+    }
+
     /// Path and length of each file; of hard links the first.
     pub fn contents(&self) -> Result<Vec<(String, u64)>> {
         let mut seen = BTreeSet::new();
@@ -328,6 +343,16 @@ mod tests {
         tree.write(&out).unwrap();
         let links = |place: &str| fs::metadata(out.join(place)).unwrap().nlink();
         assert_eq!([links("bin/kube"), links("bin/kubelet"), links("bin/kubectl"), links("bin/etcd")], [3, 3, 3, 1]);
+    }
+
+    #[test]
+    fn links_and_copies_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = tree(folder.path());
+        assert_eq!(tree.links().unwrap(), ["bin/kubectl = bin/kube", "bin/kubelet = bin/kube"]);
+        fs::remove_file(folder.path().join("kubelet")).unwrap();
+        fs::copy(folder.path().join("kube"), folder.path().join("kubelet")).unwrap();
+        assert_eq!(tree.links().unwrap(), ["bin/kubectl = bin/kube"]);
     }
 
     #[test]

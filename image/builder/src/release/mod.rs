@@ -8,7 +8,7 @@ mod tar;
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kubeboot::release::date::Moment;
 use kubeboot::release::manifest::{FORMAT, Image, Manifest, OsRange, Verity};
 use kubeboot::release::{Version, verity};
@@ -19,7 +19,7 @@ pub use table::table;
 use crate::cache::{Cache, Check, Key, sha256_file};
 use crate::components::{Components, Source, components};
 use crate::keys::{KeyName, KeyStore};
-use crate::kubeboot_binary::kubeboot_binary;
+use crate::kubeboot_binary::{kubeboot_binary, rebuild};
 use assemble::{Assembled, Tree};
 
 /// The OS interface levels that this source tree's releases run on. Raised with `image/mkosi` when a release of before
@@ -28,6 +28,9 @@ pub const OS: OsRange = OsRange { min: 1, max: 1 };
 
 /// For how long after its sources a release may be staged, unless said otherwise.
 const LIFE_DAYS: u32 = 365;
+
+/// The largest release: it is read into memory at every boot, and lies twice on `/var` and once in the image.
+const MOST_BYTES: u64 = 180 << 20;
 
 /// What a release is made of.
 #[derive(Debug, Clone)]
@@ -66,11 +69,16 @@ pub struct Release {
 /// Makes a release, or finds it in the cache.
 ///
 /// # Errors
-/// A component cannot be built, an input contradicts another, or two assemblies of the same binaries differ.
+/// A component cannot be built, an input contradicts another, or two assemblies of the same binaries differ; with
+/// `rebuild`, a binary that was built again differs.
 pub fn release(cache: &Cache, inputs: &Inputs) -> Result<Release> {
     let components = components(cache, &inputs.source)?;
     let keys = KeyStore::open(cache)?;
-    let tree = Tree::new(&components, kubeboot_binary(cache)?, pause::archive(cache)?);
+    let kubeboot = kubeboot_binary(cache)?;
+    if inputs.source.rebuild {
+        rebuild(cache, &kubeboot)?;
+    }
+    let tree = Tree::new(&components, kubeboot, pause::archive(cache, inputs.source.rebuild)?);
     assemble::prepare_host()?;
     let key = key(&components, inputs, &tree, &keys)?;
     let name = format!("kubeboot-{}-{}.release", components.kubernetes.version, inputs.build);
@@ -79,11 +87,25 @@ pub fn release(cache: &Cache, inputs: &Inputs) -> Result<Release> {
         let manifest = manifest(&components, inputs, &assembled)?;
         let bytes = manifest.to_bytes().context("Cannot write the manifest")?;
         let signature = keys.sign(inputs.key, &bytes, &format!("kubeboot release {}", manifest.version))?;
-        assembled.finish(&into.join(&name), &bytes, &signature)
+        assembled.finish(&into.join(&name), &bytes, &signature)?;
+        let path = into.join(&name);
+        fits(fs::metadata(&path).with_context(|| format!("Cannot examine {}", path.display()))?.len())
     })?;
     let path = folder.join(name);
     let manifest = verified(&path, &keys)?;
     Ok(Release { path, manifest, contents: tree.contents()? })
+}
+
+/// Refuses a release that is too large.
+fn fits(bytes: u64) -> Result<()> {
+    ensure!(
+        bytes <= MOST_BYTES,
+        "The release has {:.1} MiB, and may have at most {}. Fix: leave out what a node does not need, or pin the version of the \
+         component that grew (image/components)",
+        bytes as f64 / f64::from(1 << 20),
+        MOST_BYTES >> 20
+    );
+    Ok(())
 }
 
 /// Reads a release back the way a machine does.
@@ -110,7 +132,8 @@ fn key(components: &Components, inputs: &Inputs, tree: &Tree, keys: &KeyStore) -
             assemble::Contents::Bytes(bytes) => key.input(place, bytes),
         };
     }
-    Ok(key.finish())
+    // Copies of one program take the room of as many, links of one: the same bytes, another image.
+    Ok(key.input("links", tree.links()?.join("\n")).finish())
 }
 
 fn manifest(components: &Components, inputs: &Inputs, assembled: &Assembled) -> Result<Manifest> {
@@ -143,4 +166,16 @@ fn manifest(components: &Components, inputs: &Inputs, assembled: &Assembled) -> 
     // A contradiction in the inputs is found here, before it is signed.
     let bytes = manifest.to_bytes().context("Cannot write the manifest")?;
     Manifest::parse(&bytes).context("The inputs contradict each other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_above_its_limit_is_refused_with_both_numbers() {
+        assert!(fits(MOST_BYTES).is_ok());
+        let said = fits(MOST_BYTES + (1 << 19)).unwrap_err().to_string();
+        assert!(said.starts_with("The release has 180.5 MiB, and may have at most 180."), "{said}");
+    }
 }

@@ -11,28 +11,34 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::tar::Tar;
-use crate::cache::{Cache, Check, Key, hex};
+use crate::cache::{Cache, Check, Key, ensure_same, hex};
 use crate::{command, host, repository};
 
 /// The image's name. It never changes: releases differ in what they mount into it.
 pub const NAME: &str = "kubeboot.local/pause:1";
 
-/// The archive's bytes.
+/// The archive's bytes. With `rebuild`, the program is compiled once more, and compared.
 ///
 /// # Errors
-/// The C program cannot be compiled.
-pub fn archive(cache: &Cache) -> Result<Vec<u8>> {
-    oci_archive(&pause(cache)?)
+/// The C program cannot be compiled, or a byte differs.
+pub fn archive(cache: &Cache, rebuild: bool) -> Result<Vec<u8>> {
+    oci_archive(&pause(cache, rebuild)?)
 }
 
 /// Compiles pause, or finds it in the cache.
-fn pause(cache: &Cache) -> Result<Vec<u8>> {
+fn pause(cache: &Cache, rebuild: bool) -> Result<Vec<u8>> {
     host::host_packages(&["gcc", "libc6-dev"])?;
     let source = repository().join("image/components/pause/pause.c");
     let version = command::output(Command::new("gcc").arg("--version"), "ask gcc for its version")?;
     let key = Key::of("pause 1").files("source", &source)?.input("gcc", version).finish();
     let folder = cache.entry("components/pause", &key, Check::Content, |into| compile(&source, &into.join("pause")))?;
     let path = folder.join("pause");
+    if rebuild {
+        let again = cache.root().join("components/pause.again");
+        compile(&source, &again)?;
+        ensure_same(&path, &again)?;
+        fs::remove_file(&again).with_context(|| format!("Cannot remove {}", again.display()))?;
+    }
     fs::read(&path).with_context(|| format!("Cannot read {}", path.display()))
 }
 
@@ -120,6 +126,13 @@ mod tests {
         let text: String = String::from_utf8_lossy(&archive).chars().filter(|c| *c == '{' || !c.is_control()).collect();
         let parts: Vec<&str> = text.split("{\"").collect();
         insta::assert_snapshot!(parts.join("\n{\""));
+    }
+
+    #[test]
+    fn a_machine_reads_the_archive_and_its_name() {
+        let archive = oci_archive(b"not really a program").unwrap();
+        let contents = kubeboot::archive::read(std::io::Cursor::new(archive)).unwrap();
+        assert_eq!(contents.images.iter().map(|image| image.name.as_deref()).collect::<Vec<_>>(), [Some(NAME)]);
     }
 
     #[test]

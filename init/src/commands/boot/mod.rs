@@ -17,22 +17,25 @@ use crate::plan::{self, Step};
 use crate::timeline::{Outcome, What};
 use crate::words::{self, Block};
 
-pub use situation::{Situation, in_force, role};
+pub use situation::{Patience, Situation, damaged_settings, in_force, role};
 pub use told::{Stop, Told};
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
-/// How long a machine may take to get its address before preflight says that it has none.
-const ADDRESS: Duration = Duration::from_secs(120);
+/// How long systemd-networkd may take to start again.
+const NETWORKD: Duration = Duration::from_secs(30);
 
 /// Runs the command.
 pub fn run(_: &Args) -> Exit {
     let root = Root::system();
-    let mut told = Told::open(&root, "boot");
+    let mut told = Told::open_again(&root, "boot");
     match boot(&root, &mut told) {
-        Ok(exit) => exit,
+        Ok(exit) => {
+            told.release();
+            exit
+        }
         Err(stop) => told.stop(&root, &stop),
     }
 }
@@ -52,7 +55,7 @@ fn boot(root: &Root, told: &mut Told) -> Result<Exit, Stop> {
         start(told, "kubeboot-console.service");
         return Ok(Exit::NoRole);
     };
-    let mut situation = Situation::gather(root, told, &force, wanted, ADDRESS)?;
+    let mut situation = Situation::gather(root, told, &force, wanted, Patience::Boot)?;
     // Preflight found no error: from here on, /var is written to.
     mount(root)?;
     if let Err(error) = os::set_host_name(&situation.founder.node.name) {
@@ -105,7 +108,12 @@ fn operating_system(root: &Root, told: &mut Told, settings: &crate::settings::Se
         told.note(refused);
     }
     for unit in applied.restart {
-        if let Err(error) = systemd::restart_if_running(unit) {
+        let restarted = match unit {
+            // Until it has started, what it says of its links is of before.
+            os::NETWORKD => systemd::await_restart_if_running(unit, NETWORKD),
+            unit => systemd::restart_if_running(unit),
+        };
+        if let Err(error) = restarted {
             told.note(&format!("{unit} was not told of its new configuration: {error}"));
         }
     }
@@ -160,8 +168,8 @@ fn failed(why: &str) -> Stop {
         block: Block {
             what: "This machine could not be set up as a node".to_owned(),
             why: vec![why.to_owned()],
-            state: "What was on disk before still is; the next boot goes on from there.".to_owned(),
-            fix: vec!["remove the cause, and restart the machine.".to_owned()],
+            state: "What was on disk before still is; the next attempt goes on from there.".to_owned(),
+            fix: vec!["remove the cause.".to_owned()],
         },
     }
 }

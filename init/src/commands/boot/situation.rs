@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crate::exit::Exit;
-use crate::facts::{self, Facts};
-use crate::host::facts::{Probe, await_address, gather_with};
+use crate::facts::{self, Facts, NodeAddress};
+use crate::host::facts::{Probe, await_address, await_time, gather_with};
 use crate::host::root::Root;
-use crate::host::{clock, files, founder, sources};
+use crate::host::wait::TimedOut;
+use crate::host::{clock, files, founder, sources, systemd};
 use crate::kubernetes::Site;
 use crate::paths;
 use crate::plan::Founder;
@@ -28,21 +29,46 @@ pub struct InForce {
     pub settings: Settings,
     /// The token, while nothing is frozen.
     pub token: Option<Token>,
+    /// Whether settings are frozen: the machine is a node, which comes back by itself whatever it has to wait for.
+    pub node: bool,
 }
+
+/// How long a command waits for the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// Not at all: it only looks.
+    None,
+    /// A new machine for [`ADDRESS`], so that it hears what is wrong; a node as long as it takes.
+    Boot,
+}
+
+/// How long a new machine may take to get its address before preflight says that it has none.
+const ADDRESS: Duration = Duration::from_secs(120);
+/// How often a node says on the console what it still waits for.
+const REMIND: Duration = Duration::from_secs(60);
+/// How long a new machine whose clock can't be believed waits for a time server.
+const TIME: Duration = Duration::from_secs(60);
+/// A wait as short as a single look was none.
+const WORTH_TELLING: Duration = Duration::from_millis(100);
+/// Between looks at the network: one takes a fraction of a millisecond.
+const LOOK: Duration = Duration::from_millis(25);
+/// Between looks of a node that has waited long: the cause is then outside.
+const SLOW_LOOK: Duration = Duration::from_secs(1);
 
 /// Reads the sources, and holds them against what was frozen.
 ///
 /// # Errors
 /// Settings that can't be used, or frozen ones that can't be read.
 pub fn in_force(root: &Root, told: &mut Told) -> Result<InForce, Stop> {
-    let found = files::read_optional(&root.path(paths::FROZEN)).map_err(|error| damaged(&error.to_string()))?;
+    let found =
+        files::read_optional(&root.path(paths::FROZEN)).map_err(|error| damaged_settings(&error.to_string()))?;
     let now = told.timed("read the settings", || sources::read(root));
     let Some(text) = found else {
         let now = now.map_err(|problems| Stop { exit: Exit::BadInput, block: words::bad_settings(&problems) })?;
         now.warnings.iter().for_each(|warning| told.say(|paint| words::warning(warning, paint)));
-        return Ok(InForce { frozen: Frozen::of(&now), settings: now.settings, token: now.token });
+        return Ok(InForce { frozen: Frozen::of(&now), settings: now.settings, token: now.token, node: false });
     };
-    let kept = Frozen::parse(&String::from_utf8_lossy(&text)).map_err(|why| damaged(&why))?;
+    let kept = Frozen::parse(&String::from_utf8_lossy(&text)).map_err(|why| damaged_settings(&why))?;
     // What the sources say now changes nothing, so what is wrong with it stops nothing.
     let settings = match now {
         Ok(now) => {
@@ -55,10 +81,11 @@ pub fn in_force(root: &Root, told: &mut Told) -> Result<InForce, Stop> {
             kept.settings.clone()
         }
     };
-    Ok(InForce { frozen: kept, settings, token: None })
+    Ok(InForce { frozen: kept, settings, token: None, node: true })
 }
 
-fn damaged(why: &str) -> Stop {
+/// Why a machine whose frozen settings can't be read goes no further.
+pub fn damaged_settings(why: &str) -> Stop {
     Stop {
         exit: Exit::Damaged,
         block: Block {
@@ -104,18 +131,21 @@ pub struct Situation {
 }
 
 impl Situation {
-    /// Gathers facts, waits at most for `patience` for the node's address, and judges both.
+    /// Gathers facts, waits with `patience` for the node's address, and judges both.
     ///
     /// # Errors
     /// Preflight found an error; nothing was changed.
-    pub fn gather(root: &Root, told: &mut Told, force: &InForce, role: Role, patience: Duration) -> Result<Self, Stop> {
+    pub fn gather(root: &Root, told: &mut Told, force: &InForce, role: Role, patience: Patience) -> Result<Self, Stop> {
         let settings = &force.settings;
         let mut facts = told.timed("gather facts", || gather_with(root, Probe::IfNew));
         // A machine that gets no address hears so from preflight, together with all else that is wrong.
         let ended = |passed| if passed { Outcome::Done } else { Outcome::Failed };
         let start = clock::monotonic();
-        let address = await_address(root, &mut facts, settings, patience);
+        let address = network(root, told, &mut facts, force, role, patience);
         told.step("wait for an address", ended(address.is_ok()), clock::monotonic().saturating_sub(start));
+        if patience == Patience::Boot && address.is_ok() {
+            time(root, told, &mut facts, force);
+        }
         let start = clock::monotonic();
         let report = preflight::run(&facts, settings, role);
         let summary = format!("preflight: {}", report.summary());
@@ -130,20 +160,20 @@ impl Situation {
             Ok(_) => return Err(refused(errors)),
             Err(late) => {
                 if errors.is_empty() {
-                    errors.push(format!("{late}. Fix: connect the machine's network."));
+                    errors.push(format!("{late}. Fix: connect the machine's network, or correct its network-config."));
                 }
                 return Err(refused(errors));
             }
         };
-        let founder = Founder {
-            settings: settings.clone(),
-            node: node(root, &facts, settings, address.ip),
-            seed_given: matches!(force.token, Some(Token::Seed(_))),
-            frozen: force.frozen.text(),
-        };
         let seed = match &force.token {
             Some(Token::Seed(seed)) => Some(seed.clone()),
             _ => None,
+        };
+        let founder = Founder {
+            settings: settings.clone(),
+            node: node(root, &facts, settings, address.ip),
+            given: seed.as_ref().map(|seed| seed.founding_key().public()),
+            frozen: force.frozen.text(),
         };
         Ok(Situation { founder, seed, mtu: address.mtu })
     }
@@ -161,9 +191,65 @@ impl Situation {
     }
 }
 
-/// Who the node is: as pinned, else as the facts have it now.
+/// Waits for the node's address. A node that was switched on together with its router waits longer than the router.
+fn network(
+    root: &Root,
+    told: &mut Told,
+    facts: &mut Facts,
+    force: &InForce,
+    role: Role,
+    patience: Patience,
+) -> Result<NodeAddress, TimedOut> {
+    let settings = &force.settings;
+    if let (Patience::Boot, Err(problem)) = (patience, facts.node_address(settings)) {
+        systemd::status(&format!("waiting for the node's address: {problem}"));
+    }
+    let limit = match (patience, force.node) {
+        (Patience::None, _) => Duration::ZERO,
+        (Patience::Boot, false) => ADDRESS,
+        (Patience::Boot, true) => REMIND,
+    };
+    let mut pause = LOOK;
+    loop {
+        let late = match await_address(root, facts, settings, limit, pause) {
+            Err(late) if patience == Patience::Boot && force.node => late,
+            ended => return ended,
+        };
+        pause = SLOW_LOOK;
+        let reminder = waiting_for(&preflight::run(facts, settings, role), &late);
+        systemd::status(&reminder);
+        // News, whatever the attempt before ended with.
+        told.release();
+        told.note(&reminder);
+    }
+}
+
+/// Certificates are made by the clock. A new machine whose clock has lost its battery waits for a time server, which it
+/// can ask now; a node that has certificates renews them when the clock is set.
+fn time(root: &Root, told: &mut Told, facts: &mut Facts, force: &InForce) {
+    let start = clock::monotonic();
+    let limit = if force.node { Duration::ZERO } else { TIME };
+    if !force.node && preflight::is_doubtful(&facts.clock, start.as_secs()) {
+        systemd::status("waiting for a time server: this machine's clock can't be believed");
+    }
+    let heard = await_time(root, facts, limit);
+    let took = clock::monotonic().saturating_sub(start);
+    if took >= WORTH_TELLING {
+        told.step("wait for a time server", if heard.is_ok() { Outcome::Done } else { Outcome::Failed }, took);
+    }
+}
+
+/// What a node still waits for, and what would help.
+fn waiting_for(report: &preflight::Report, late: &TimedOut) -> String {
+    let errors: Vec<String> =
+        report.findings(Severity::Error).map(|one| format!("{}. Fix: {}", one.found, one.fix)).collect();
+    let why = if errors.is_empty() { late.seen.clone() } else { errors.join("; ") };
+    format!("still waiting for {}: {why}", late.condition)
+}
+
+/// Who the node is: as pinned, once the facts hold it fast, else as they have it now.
 fn node(root: &Root, facts: &Facts, settings: &Settings, address: std::net::IpAddr) -> Node {
-    let pinned = files::read_optional(&root.path(paths::NODE)).ok().flatten();
+    let pinned = facts.pinned.as_ref().and_then(|_| files::read_optional(&root.path(paths::NODE)).ok().flatten());
     pinned.and_then(|bytes| Node::parse(&bytes).ok()).unwrap_or_else(|| Node {
         name: facts::node_name(facts, settings),
         address,
@@ -179,4 +265,25 @@ fn refused(why: Vec<String>) -> Stop {
     };
     let state = "Nothing was changed on this machine.".to_owned();
     Stop { exit: Exit::Preflight, block: Block { what, why, state, fix: Vec::new() } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{Pinned, sample};
+
+    #[test]
+    fn a_node_that_waits_says_for_what_and_what_would_help() {
+        let (mut facts, settings) = (sample::facts(), sample::settings());
+        facts.established = true;
+        facts.pinned = Some(Pinned { name: "one".into(), address: [10, 0, 2, 99].into() });
+        let late = TimedOut { condition: "the node's address".into(), waited: REMIND, seen: "eth1 may come".into() };
+        assert_eq!(
+            waiting_for(&preflight::run(&facts, &settings, Role::Init), &late),
+            "still waiting for the node's address: this node's address is 10.0.2.99, which no interface has any more. Fix: \
+             give the machine 10.0.2.99 again (a DHCP reservation, or ip=): it is in etcd and in the certificates"
+        );
+        let fine = preflight::run(&sample::facts(), &settings, Role::Init);
+        assert_eq!(waiting_for(&fine, &late), "still waiting for the node's address: eth1 may come");
+    }
 }

@@ -14,16 +14,20 @@ use crate::health::{self, Verdict};
 use crate::host::gates::Gates;
 use crate::host::node::ThisNode;
 use crate::host::root::Root;
-use crate::host::{clock, files, founder, node, renewal};
+use crate::host::{clock, files, founder, node, renewal, systemd};
 use crate::paths;
 use crate::settings::frozen;
 use crate::slots::{self, SeatFacts, Slots};
+
+/// The unit that sets a machine up.
+const BOOT: &str = "kubeboot.service";
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  kubeboot status\n  kubeboot status --why\n  kubeboot status --output json | jq .gates\n\n\
-    Exit status: 0 when every gate passes, 1 when one does not, 6 when the machine has no role yet."
+    Exit status: 0 when every gate passes, 1 when one does not or the role is not set up, 4 when stored state is damaged,\n\
+    6 when the machine has no role yet."
 )]
 pub struct Args {
     /// Also show where each setting came from
@@ -34,10 +38,28 @@ pub struct Args {
     output: Output,
 }
 
+/// What the machine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Machine {
+    /// It was given no role.
+    NoRole,
+    /// It is being set up as a node.
+    Starting,
+    /// It was given a role, and could not be set up: the last error says why.
+    NotSetUp,
+    /// Stored state can't be read, or can't be made again.
+    Damaged,
+    /// It is a node.
+    Node,
+}
+
 /// Everything that status shows.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Status {
+    /// What the machine is.
+    state: Machine,
     /// The release that runs; none before `kubeboot slot`.
     seat: Option<SeatFacts>,
     /// What the slots hold; none when the table is damaged.
@@ -85,15 +107,21 @@ pub fn run(args: &Args) -> Exit {
         Output::Text => print!("{}", text::text(&status)),
         Output::Json => println!("{}", serde_json::to_string_pretty(&status).unwrap_or_default()),
     }
-    match &status.node {
-        None => Exit::NoRole,
-        Some(_) if health::all_pass(&status.gates) => Exit::Success,
-        Some(_) => Exit::Failure,
+    exit(&status)
+}
+
+fn exit(status: &Status) -> Exit {
+    match status.state {
+        Machine::NoRole => Exit::NoRole,
+        Machine::Damaged => Exit::Damaged,
+        Machine::Node if health::all_pass(&status.gates) => Exit::Success,
+        Machine::Starting | Machine::NotSetUp | Machine::Node => Exit::Failure,
     }
 }
 
 fn gather(root: &Root, why: bool) -> Status {
     let mut status = Status {
+        state: Machine::NoRole,
         seat: node::seat(root).ok(),
         slots: None,
         node: None,
@@ -109,14 +137,30 @@ fn gather(root: &Root, why: bool) -> Status {
         Some(Ok(table)) => status.slots = Some(table),
         Some(Err(damaged)) => status.problems.push(damaged.to_string()),
     }
-    if !files::exists(&root.path(paths::FROZEN)) {
-        return status;
-    }
-    match ThisNode::load(root) {
-        Ok(this) => node_status(root, &this, why, &mut status),
-        Err(error) => status.problems.push(error),
+    let damaged = node::damaged(root);
+    status.state =
+        state(&status, files::exists(&root.path(paths::FROZEN)), damaged.is_some(), || systemd::starting(BOOT));
+    let readable = damaged.is_none();
+    status.problems.extend(damaged);
+    if readable && files::exists(&root.path(paths::FROZEN)) {
+        match ThisNode::load(root) {
+            Ok(this) => node_status(root, &this, why, &mut status),
+            Err(error) => status.problems.push(error),
+        }
     }
     status
+}
+
+/// `founded`: the settings are frozen; `damaged`: a record of the node can't be read; `starting`: the boot is at work.
+fn state(status: &Status, founded: bool, damaged: bool, starting: impl FnOnce() -> bool) -> Machine {
+    let ended = status.last_error.as_ref().and_then(|error| error.get("exit")).and_then(Value::as_u64);
+    match (founded, &status.last_error) {
+        _ if damaged || ended == Some(Exit::Damaged.code().into()) => Machine::Damaged,
+        (true, _) => Machine::Node,
+        (false, Some(_)) => Machine::NotSetUp,
+        (false, None) if starting() => Machine::Starting,
+        (false, None) => Machine::NoRole,
+    }
 }
 
 fn node_status(root: &Root, this: &ThisNode, why: bool, status: &mut Status) {
@@ -147,10 +191,56 @@ fn origins(this: &ThisNode) -> Vec<Setting> {
     frozen::leaves(&this.settings)
         .into_iter()
         .filter(|(key, _)| !key.starts_with("os."))
-        .map(|(key, value)| Setting { origin: origin(&key), key, value })
+        .map(|(key, value)| Setting { origin: origin(&key), value: frozen::concealed(&key, value), key })
         .collect()
 }
 
 fn read(root: &Root, path: &str) -> Option<Vec<u8>> {
     files::read_optional(&root.path(path)).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn no_role_a_role_that_failed_and_a_damaged_node_are_three_things() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        for path in ["/run", paths::RUN, "/var", "/var/lib", paths::STATE] {
+            files::make_folder(&root.path(path), 0o755).unwrap();
+        }
+        let write = |path: &str, text: &str| files::write_volatile(&root.path(path), text.as_bytes(), 0o600).unwrap();
+        let now = || {
+            let status = gather(&root, false);
+            (status.state, exit(&status))
+        };
+        assert_eq!(now(), (Machine::NoRole, Exit::NoRole));
+        write(
+            paths::LAST_ERROR,
+            &json!({"command": "boot", "exit": 3, "what": "Preflight found an error"}).to_string(),
+        );
+        assert_eq!(now(), (Machine::NotSetUp, Exit::Failure));
+        write(paths::LAST_ERROR, &json!({"command": "boot", "exit": 4, "what": "ca.key is missing"}).to_string());
+        assert_eq!(now(), (Machine::Damaged, Exit::Damaged));
+        files::remove(&root.path(paths::LAST_ERROR)).unwrap();
+        for path in [paths::NODE, paths::CLUSTER, paths::FROZEN] {
+            write(path, "{");
+            assert_eq!(now(), (Machine::Damaged, Exit::Damaged), "{path}");
+            files::remove(&root.path(path)).unwrap();
+        }
+        let frozen = serde_json::to_value(crate::settings::Settings::default()).unwrap();
+        write(paths::FROZEN, &json!({"format": 1, "settings": frozen, "origins": {}}).to_string());
+        assert_eq!(now(), (Machine::Damaged, Exit::Damaged), "a node without a record of its own");
+    }
+
+    #[test]
+    fn a_boot_that_is_at_work_is_no_machine_without_a_role() {
+        let folder = tempfile::tempdir().unwrap();
+        let status = gather(&Root::at(folder.path()), false);
+        assert_eq!(state(&status, false, false, || true), Machine::Starting);
+        assert_eq!(state(&status, true, false, || true), Machine::Node);
+    }
 }

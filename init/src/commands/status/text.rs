@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Status;
+use super::{Machine, Status};
 use crate::certificates::Standing;
 use crate::certificates::expiry::Listed;
 use crate::slots::{Slot, State, TRIES};
@@ -43,10 +43,21 @@ pub(super) fn text(status: &Status) -> String {
 fn head(status: &Status) -> String {
     let mut lines = Vec::new();
     match &status.node {
-        None => lines.push(("node", "this machine has no role yet".to_owned())),
+        None => lines.push((
+            "node",
+            match status.state {
+                Machine::NoRole => "this machine has no role yet",
+                Machine::Starting => "this machine is being set up",
+                Machine::NotSetUp => "this machine could not be set up: see the last error",
+                Machine::Damaged => "this node's stored state is damaged: see below",
+                Machine::Node => "this machine is a node, and can't say more: see the problems",
+            }
+            .to_owned(),
+        )),
         Some(node) => {
             let failing = status.gates.iter().filter(|gate| !gate.pass).count();
             let healthy = match (status.gates.is_empty(), failing) {
+                _ if status.state == Machine::Damaged => "stored state is damaged: see the last error".to_owned(),
                 (true, _) => "not configured at this boot".to_owned(),
                 (false, 0) => "Ready: every gate passes".to_owned(),
                 (false, count) => format!("not Ready: {count} of {} gates fail", status.gates.len()),
@@ -80,6 +91,9 @@ fn slots(status: &Status) -> String {
             }
         };
         out += &format!("  {slot:<8} {words}\n");
+    }
+    if let Some(floor) = slots.floor {
+        out += &format!("  {:<8} {floor}: no release below it runs on this machine's data\n", "floor");
     }
     for over in status.seat.iter().flat_map(|seat| &seat.passed_over) {
         out += &format!("  {} was passed over: {}\n", over.seat, over.why);
@@ -177,7 +191,7 @@ mod tests {
     #[test]
     fn a_node_in_trouble_says_everything() {
         let verdict = |gate: &str, pass, observed: &str| Verdict { gate: gate.into(), pass, observed: observed.into() };
-        let mut slots = Slots::default();
+        let mut slots = Slots { floor: "1.37.0-0".parse().ok(), ..Slots::default() };
         slots.slots.insert(
             Slot::A,
             Content {
@@ -187,6 +201,7 @@ mod tests {
             },
         );
         let status = Status {
+            state: Machine::Node,
             seat: Some(seat()),
             slots: Some(slots),
             node: Some(NodeStatus {
@@ -215,7 +230,8 @@ mod tests {
 
     #[test]
     fn a_machine_without_a_role_says_so() {
-        let status = Status {
+        let status = |state: Machine| Status {
+            state,
             seat: None,
             slots: Some(Slots::default()),
             node: None,
@@ -226,6 +242,9 @@ mod tests {
             last_error: None,
             problems: vec![],
         };
-        insta::assert_snapshot!(text(&status));
+        insta::assert_snapshot!(text(&status(Machine::NoRole)));
+        let lines =
+            [Machine::Starting, Machine::NotSetUp, Machine::Damaged, Machine::Node].map(|state| head(&status(state)));
+        insta::assert_snapshot!("the_other_states", lines.concat());
     }
 }

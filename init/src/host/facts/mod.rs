@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +12,8 @@ use super::root::Root;
 use super::wait::{self, TimedOut};
 use crate::facts::{Clock, Dmi, Fact, Facts, MachineId, Network, NodeAddress, procfs};
 use crate::paths;
+use crate::plan;
+use crate::preflight;
 use crate::settings::Settings;
 
 mod kernel;
@@ -45,12 +46,13 @@ pub fn gather_with(root: &Root, probe: Probe) -> Facts {
 }
 
 fn gather_from(root: &Root, probe: Probe, ipv4: Result<Ipv4, String>) -> Facts {
-    let established = [paths::CLUSTER, paths::NODE].iter().any(|path| root.path(path).exists());
+    let established = plan::founder::FOUNDED.iter().any(|path| root.path(path).exists());
     let mounts = text(root, "/proc/self/mountinfo");
     Facts {
         established,
-        // A damaged record is the plan's to name: it owns the file.
-        pinned: serde_json::from_str(&text_or_empty(root, paths::NODE)).ok(),
+        // A damaged record is the plan's to name: it owns the file. Before the founding was complete nothing depends on
+        // it, and an address that moved meanwhile is pinned anew.
+        pinned: established.then(|| serde_json::from_str(&text_or_empty(root, paths::NODE)).ok()).flatten(),
         kernel: kernel::gather(root),
         cgroup_controllers: cgroup_controllers(root),
         memory: value(root, "/proc/meminfo", procfs::memory_total),
@@ -70,8 +72,9 @@ fn gather_from(root: &Root, probe: Probe, ipv4: Result<Ipv4, String>) -> Facts {
     }
 }
 
-/// Waits, at most for `limit`, until this machine has the address that its node is to have, and puts what was learnt of
-/// the network into `facts`: at boot the other facts are there long before DHCP has answered.
+/// Waits, at most for `limit`, looking every `pause`, until this machine has the address that its node is to have and
+/// nothing speaks against taking it, and puts what was learnt of the network into `facts`: at boot the other facts are
+/// there long before DHCP has answered.
 ///
 /// # Errors
 /// The deadline, with the reason why there is no address; preflight then says the same with its fix.
@@ -80,8 +83,10 @@ pub fn await_address(
     facts: &mut Facts,
     settings: &Settings,
     limit: Duration,
+    pause: Duration,
 ) -> Result<NodeAddress, TimedOut> {
-    let found = await_network(facts, settings, limit, || network::gather(root, network::ipv4_addresses()).into());
+    let look = || network::gather(root, network::ipv4_addresses()).into();
+    let found = await_network(facts, settings, limit, pause, look);
     // The answer that brought the address brought these too.
     facts.name_servers = name_servers(root);
     found
@@ -91,14 +96,38 @@ fn await_network(
     facts: &mut Facts,
     settings: &Settings,
     limit: Duration,
+    pause: Duration,
     mut look: impl FnMut() -> Fact<Network>,
 ) -> Result<NodeAddress, TimedOut> {
-    // A look takes a fraction of a millisecond.
-    wait::until("the node's address", limit, Duration::from_millis(25), || {
-        facts.node_address(settings).or_else(|_| {
+    let mut there = None;
+    let mut judge = |facts: &Facts| {
+        let address = facts.node_address(settings).map_err(|problem| problem.to_string())?;
+        let since = *there.get_or_insert_with(clock::monotonic);
+        match facts.unrest(settings, &address) {
+            Some(unrest) if !unrest.is_over(clock::monotonic().saturating_sub(since)) => Err(unrest.to_string()),
+            _ => Ok(address),
+        }
+    };
+    wait::until("the node's address", limit, pause, || {
+        judge(facts).or_else(|_| {
             facts.network = look();
-            facts.node_address(settings).map_err(|problem| problem.to_string())
+            judge(facts)
         })
+    })
+}
+
+/// Looks at the clock again, and where it is doubtful waits for a time server, at most for `limit`: what is found stands
+/// in `facts` then. A machine that has just got its address hears one within seconds.
+///
+/// # Errors
+/// The deadline: no time server was heard.
+pub fn await_time(root: &Root, facts: &mut Facts, limit: Duration) -> Result<(), TimedOut> {
+    wait::until("a time server", limit, Duration::from_millis(100), || {
+        facts.clock = time(root);
+        match preflight::is_doubtful(&facts.clock, clock::monotonic().as_secs()) {
+            true => Err(format!("the clock is at {} seconds since 1970, and nobody confirmed it", facts.clock.now)),
+            false => Ok(()),
+        }
     })
 }
 
@@ -145,11 +174,9 @@ fn swap(root: &Root) -> Fact<Vec<crate::facts::Swap>> {
 }
 
 fn time(root: &Root) -> Clock {
-    let stamp = |path: &str| fs::metadata(root.path(path)).map(|file| file.mtime()).unwrap_or_default();
-    let image = stamp("/usr/lib/os-release").max(stamp("/usr/lib/clock-epoch"));
     Clock {
         now: clock::unix(),
-        image: u64::try_from(image).unwrap_or_default(),
+        image: clock::image(root),
         hardware: text_or_empty(root, "/sys/class/rtc/rtc0/since_epoch").trim().parse().ok(),
         // systemd-timesyncd makes it, and so do other time services that systemd knows (systemd-timesyncd(8)).
         synchronized: root.path("/run/systemd/timesync/synchronized").exists(),

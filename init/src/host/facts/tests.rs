@@ -181,6 +181,10 @@ fn a_node_that_boots_again_is_not_measured_again() {
     let machine = Machine::new();
     machine.put(paths::CLUSTER, "{}");
     machine.put(paths::NODE, r#"{"name":"node-p","address":"10.0.2.15","machine-id":"x"}"#);
+    let half = machine.facts();
+    assert!(!half.established && half.write_latency.is_some());
+    assert_eq!(half.pinned, None, "before the founding was complete nothing depends on it");
+    machine.put(paths::FROZEN, "{}");
     let facts = machine.facts();
     assert!(facts.established);
     assert_eq!(facts.pinned.map(|pinned| pinned.name).as_deref(), Some("node-p"));
@@ -260,7 +264,7 @@ fn an_address_that_comes_later_is_waited_for() {
     let (mut facts, settings) = (sample::facts(), sample::settings());
     let (mut looks, complete) = (0, sample::network());
     facts.network = Fact::Known(Network::default());
-    let found = await_network(&mut facts, &settings, Duration::from_secs(10), || {
+    let found = await_network(&mut facts, &settings, Duration::from_secs(10), Duration::from_millis(1), || {
         looks += 1;
         Fact::Known(if looks < 3 { Network::default() } else { complete.clone() })
     });
@@ -273,6 +277,47 @@ fn an_address_that_never_comes_is_given_up_with_the_reason() {
     let (mut facts, settings) = (sample::facts(), sample::settings());
     facts.network = Fact::Known(Network::default());
     let look = || Fact::Known(Network::default());
-    let error = await_network(&mut facts, &settings, Duration::ZERO, look).expect_err("no address");
+    let error = await_network(&mut facts, &settings, Duration::ZERO, Duration::ZERO, look).expect_err("no address");
     assert_eq!((error.condition.as_str(), error.seen.as_str()), ("the node's address", "no default route"));
+}
+
+#[test]
+fn an_address_that_a_network_config_will_replace_is_not_taken() {
+    let (mut facts, mut settings) = (sample::facts(), sample::settings());
+    let text = "# x\n[Match]\nName=eth0\n\n[Network]\nDHCP=no\n".to_owned();
+    settings.os.network = vec![crate::settings::NetworkFile { name: "10-kubeboot-eth0.network".into(), text }];
+    let machine = Machine::new();
+    machine.put("/sys/class/net/eth0/ifindex", "2\n");
+    machine.put("/sys/class/net/eth0/type", "1\n");
+    machine.put("/sys/class/net/eth0/carrier", "1\n");
+    let state = |admin: &str, file: &str| {
+        let file =
+            format!("# private\nADMIN_STATE={admin}\nOPER_STATE=routable\nNETWORK_FILE=/run/systemd/network/{file}\n");
+        machine.put("/run/systemd/netif/links/2", &file);
+    };
+    let mut looks = 0;
+    facts.network = Fact::Known(Network::default());
+    let found = await_network(&mut facts, &settings, Duration::from_secs(10), Duration::from_millis(1), || {
+        looks += 1;
+        match looks {
+            1 => state("configured", "80-kubeboot-ethernet.network"),
+            2 => state("configuring", "10-kubeboot-eth0.network"),
+            _ => state("configured", "10-kubeboot-eth0.network"),
+        }
+        machine.facts().network
+    });
+    assert_eq!(found.map(|address| address.interface).as_deref(), Ok("eth0"));
+    assert_eq!(looks, 3);
+}
+
+#[test]
+fn a_dead_hardware_clock_is_waited_out_until_a_time_server_was_heard() {
+    let machine = Machine::new();
+    machine.put("/sys/class/rtc/rtc0/since_epoch", "12\n");
+    let mut facts = machine.facts();
+    let late = await_time(&machine.root(), &mut facts, Duration::ZERO).expect_err("nobody was heard");
+    assert_eq!(late.condition, "a time server");
+    machine.put("/run/systemd/timesync/synchronized", "");
+    assert_eq!(await_time(&machine.root(), &mut facts, Duration::ZERO), Ok(()));
+    assert!(facts.clock.synchronized, "what preflight judges is what was seen last");
 }

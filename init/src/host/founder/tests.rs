@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::certificates::DAY;
 use crate::kubernetes::sample;
-use crate::plan::record::Cluster;
+use crate::plan::record::{Cluster, Node};
 use crate::settings::frozen::Frozen;
 
 const OPERATOR: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFtyLNW11EJMUPiwRcHaaW9KjV8Vl09jxBNwH+DyAUnb";
@@ -19,7 +19,7 @@ fn founder() -> Founder {
     let mut settings = sample::settings();
     settings.operator = vec![OPERATOR.into()];
     let frozen = Frozen { format: 1, settings: settings.clone(), origins: BTreeMap::new() }.text();
-    Founder { settings, node: sample::node(), seed_given: false, frozen }
+    Founder { settings, node: sample::node(), given: None, frozen }
 }
 
 /// A machine whose `/var` was just made. Where there is one, on a tmpfs: the disk under it is not what is tested.
@@ -266,8 +266,35 @@ fn node_certificates_are_renewed_in_time_and_authorities_never() {
 #[test]
 fn a_clock_that_is_behind_stops_the_boot_instead_of_replacing_authorities() {
     let (_folder, root) = machine();
+    stamp(&root, NOW - 90 * DAY);
     found(&root, NOW);
-    assert!(matches!(planned(&root, NOW - DAY), Err(Damaged::Clock { .. })));
+    assert!(matches!(planned(&root, NOW - 90 * DAY - 1), Err(Damaged::Clock { .. })));
+}
+
+/// An image that was made then.
+fn stamp(root: &Root, made: Unix) {
+    let path = root.path("/usr/lib/os-release");
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let file = std::fs::File::create(path).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(made)).unwrap();
+}
+
+#[test]
+fn a_clock_that_a_time_server_sets_back_leaves_a_cluster_that_works() {
+    let hour = 60 * 60;
+    let (_folder, root) = machine();
+    stamp(&root, NOW - 90 * DAY);
+    found(&root, NOW + 14 * hour);
+    assert_eq!(planned(&root, NOW).unwrap(), [], "a hardware clock on the local time of Kiritimati");
+    // Far ahead: what has an end soon is made again, what can't be is valid.
+    let (_folder, root) = machine();
+    stamp(&root, NOW - 90 * DAY);
+    found(&root, NOW + 60 * DAY);
+    let steps = planned(&root, NOW).unwrap();
+    let again =
+        |step: &Step| matches!(step, Step::Issue { .. } | Step::Link { .. } | Step::Operator { .. } | Step::Flush);
+    assert!(!steps.is_empty() && steps.iter().all(again), "{steps:?}");
+    found(&root, NOW);
 }
 
 #[test]
@@ -298,6 +325,80 @@ fn settings_that_etcd_was_filled_under_are_never_frozen_anew() {
     assert!(planned(&root, NOW).unwrap_err().to_string().contains(paths::FROZEN));
 }
 
+/// etcd's data, with so many bytes in its database and its log; none means that the file is not there.
+fn etcd(root: &Root, database: Option<usize>, log: Option<usize>) {
+    let _ = std::fs::remove_dir_all(root.path("/var/lib/etcd/member"));
+    let log_file = format!("{}/0.wal", paths::ETCD_LOG);
+    for (path, bytes) in [(paths::ETCD_DATABASE, database), (log_file.as_str(), log)] {
+        if let Some(bytes) = bytes {
+            let place = root.path(path);
+            std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+            std::fs::write(place, vec![0; bytes]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_was_ready_does_not_start_without_etcds_data() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    etcd(&root, Some(1 << 20), Some(1 << 10));
+    std::fs::write(root.path(paths::WAS_READY), "").unwrap();
+    assert_eq!(planned(&root, NOW).unwrap(), []);
+    let before = files(&root).into_keys().filter(|path| !path.starts_with(paths::ETCD_DATA)).collect::<Vec<_>>();
+    let losses = [
+        (None, None, paths::ETCD_DATABASE),
+        (Some(0), Some(9), paths::ETCD_DATABASE),
+        (None, Some(9), paths::ETCD_DATABASE),
+        (Some(9), None, paths::ETCD_LOG),
+        (Some(9), Some(0), paths::ETCD_LOG),
+    ];
+    for (database, log, named) in losses {
+        etcd(&root, database, log);
+        let damaged = planned(&root, NOW).unwrap_err();
+        assert!(damaged.to_string().starts_with(&format!("{named} (etcd's ")), "{damaged}");
+        assert!(damaged.fix().concat().contains("restore /var/lib/etcd from a snapshot"), "{:?}", damaged.fix());
+    }
+    let after = files(&root).into_keys().filter(|path| !path.starts_with(paths::ETCD_DATA)).collect::<Vec<_>>();
+    assert_eq!(after, before);
+}
+
+#[test]
+fn what_a_machine_that_was_ready_has_is_never_founded_anew() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    std::fs::write(root.path(paths::WAS_READY), "").unwrap();
+    etcd(&root, Some(1 << 20), Some(1 << 10));
+    std::fs::remove_dir_all(root.path("/var/lib/etcd/member")).unwrap();
+    std::fs::remove_file(root.path(paths::FROZEN)).unwrap();
+    std::fs::remove_file(root.path(Authority::Cluster.key())).unwrap();
+    assert!(planned(&root, NOW).is_err());
+    etcd(&root, Some(1 << 20), Some(1 << 10));
+    assert!(planned(&root, NOW).unwrap_err().to_string().contains("ca.key"));
+}
+
+#[test]
+fn only_a_database_that_etcd_was_just_making_is_removed() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    let removed = |database, log| {
+        etcd(&root, database, log);
+        let steps = planned(&root, NOW).unwrap();
+        let database = |step: &&Step| matches!(step, Step::Remove { path, .. } if path == paths::ETCD_DATABASE);
+        assert_eq!(steps.iter().filter(|step| **step != Step::Flush).count(), steps.iter().filter(database).count());
+        !steps.is_empty()
+    };
+    assert!(removed(Some(16384), None), "zeros, where the power went before they were replaced");
+    assert!(removed(Some(1), None));
+    assert!(!removed(None, None), "etcd never ran");
+    assert!(!removed(Some(0), None), "etcd starts from an empty file");
+    assert!(!removed(Some(16385), None), "something was committed");
+    assert!(!removed(Some(16384), Some(64)), "there is a log to recover from");
+    removed(Some(16384), None);
+    found(&root, NOW);
+    assert!(!root.path(paths::ETCD_DATABASE).exists());
+}
+
 #[test]
 fn a_seed_that_is_given_after_an_interrupted_founding_is_the_clusters_only_one() {
     let cut = (0..200).map(|operations| {
@@ -308,7 +409,7 @@ fn a_seed_that_is_given_after_an_interrupted_founding_is_the_clusters_only_one()
     let mut half_founded = cut.filter(|(_, root)| root.path(paths::SEED).exists() && cluster_id(root).is_none());
     let (_folder, root) = half_founded.next().expect("a moment with a seed and no cluster");
     let given = Seed::new([7; 16]);
-    let founder = Founder { seed_given: true, ..founder() };
+    let founder = Founder { given: Some(given.founding_key().public()), ..founder() };
     let steps = plan::plan(&founder, &look(&root, &founder), NOW).unwrap();
     act(&root, &founder, &steps, Some(given.clone()), |_, _| {}).unwrap();
     let record = Cluster::parse(&std::fs::read(root.path(paths::CLUSTER)).unwrap()).unwrap();
@@ -342,4 +443,91 @@ fn rendering_twice_writes_nothing_the_second_time() {
     std::fs::remove_file(root.path("/etc/kubernetes/scheduler.conf")).unwrap();
     found(&root, NOW);
     assert_eq!(all(&site()), ["/etc/kubernetes/manifests/kube-scheduler.yaml"]);
+}
+
+/// A boot of a machine that was given a seed, cut after so many operations.
+fn boot_with(root: &Root, founder: &Founder, seed: &Seed, operations: Option<u32>) -> bool {
+    let steps = plan::plan(founder, &look(root, founder), NOW).unwrap();
+    let mut executor = Executor::new(root, NOW, kubernetes::server(founder.node.address), Some(seed.clone()));
+    if let Some(operations) = operations {
+        executor = executor.cut_after(operations);
+    }
+    executor.run(&steps, |_, _| {}).is_ok()
+}
+
+#[test]
+fn another_seed_after_a_cut_founds_anew_and_the_same_one_never_does() {
+    let with = |seed: &Seed| Founder { given: Some(seed.founding_key().public()), ..founder() };
+    let (first, second) = (Seed::new([7; 16]), Seed::new([8; 16]));
+    for operations in 0.. {
+        let (_folder, root) = machine();
+        let whole = boot_with(&root, &with(&first), &first, Some(operations));
+        let before = cluster_id(&root);
+        let complete = root.path(paths::FROZEN).exists();
+        // The power may go at the second boot too; the third has the second's seed again.
+        boot_with(&root, &with(&second), &second, Some(operations / 2));
+        let between = cluster_id(&root);
+        assert!(boot_with(&root, &with(&second), &second, None));
+        let record = Cluster::parse(&std::fs::read(root.path(paths::CLUSTER)).unwrap()).unwrap();
+        let seed = if complete { &first } else { &second };
+        assert!(record.is_founded_by(&seed.founding_key().public()), "cut at {operations}");
+        if complete || between != before {
+            assert_eq!(between, Some(record.id), "one seed, one founding, one id: cut at {operations}");
+        }
+        assert_eq!(plan::plan(&with(seed), &look(&root, &with(seed)), NOW).unwrap(), []);
+        if whole {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_seed_of_the_founders_own_gives_way_to_one_that_is_given_before_the_founding_is_complete() {
+    let cut = (0..200).map(|operations| {
+        let (folder, root) = machine();
+        boot(&root, NOW, Some(operations));
+        (folder, root)
+    });
+    let mut half_founded = cut.filter(|(_, root)| cluster_id(root).is_some() && !root.path(paths::FROZEN).exists());
+    let (_folder, root) = half_founded.next().expect("a moment with a cluster and nothing frozen");
+    let given = Seed::new([7; 16]);
+    let founder = Founder { given: Some(given.founding_key().public()), ..founder() };
+    assert!(boot_with(&root, &founder, &given, None));
+    let record = Cluster::parse(&std::fs::read(root.path(paths::CLUSTER)).unwrap()).unwrap();
+    assert!(record.is_founded_by(&given.founding_key().public()));
+    assert!(own_seed(&root).is_none(), "it would be shown as the cluster's");
+}
+
+#[test]
+fn an_address_that_moved_before_the_founding_was_complete_is_pinned_anew() {
+    let moved = Founder { node: Node { address: "192.0.2.77".parse().unwrap(), ..sample::node() }, ..founder() };
+    for operations in (0..).step_by(7) {
+        let (_folder, root) = machine();
+        let whole = boot(&root, NOW, Some(operations));
+        let plan = plan::plan(&moved, &look(&root, &moved), NOW);
+        if root.path(paths::FROZEN).exists() {
+            assert!(plan.is_err_and(|error| error.to_string().contains(paths::NODE)), "cut at {operations}");
+        } else {
+            let server = kubernetes::server(moved.node.address);
+            Executor::new(&root, NOW, server, None).run(&plan.unwrap(), |_, _| {}).unwrap();
+            assert_eq!(plan::plan(&moved, &look(&root, &moved), NOW).unwrap(), [], "cut at {operations}");
+        }
+        if whole {
+            break;
+        }
+    }
+}
+
+#[test]
+fn an_operator_who_is_no_longer_named_loses_the_certificate() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    let mut later = founder();
+    later.settings.operator.clear();
+    let path = OperatorKey::parse(OPERATOR).unwrap().path();
+    let steps = plan::plan(&later, &look(&root, &later), NOW).unwrap();
+    assert!(matches!(&steps[..], [Step::Remove { path: gone, .. }, Step::Flush] if *gone == path), "{steps:?}");
+    executor(&root, NOW).run(&steps, |_, _| {}).unwrap();
+    assert!(!root.path(&path).exists());
+    assert_eq!(plan::plan(&later, &look(&root, &later), NOW).unwrap(), []);
 }

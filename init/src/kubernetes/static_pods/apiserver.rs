@@ -1,7 +1,9 @@
 //! kube-apiserver (`kube-apiserver --help`; kubeadm's `phases/controlplane/manifests.go`).
 
-use super::{CIPHER_SUITES, Mount, Pod, Probes, proxy_environment};
+use super::{CIPHER_SUITES, Mount, Pod, Probes};
+use crate::kubernetes::containerd::proxies;
 use crate::kubernetes::{API_PORT, AUDIT_LOGS, Site, encryption, endpoint, policies};
+use crate::settings::has_password;
 
 pub(super) const NAME: &str = "kube-apiserver";
 
@@ -31,7 +33,8 @@ pub(super) fn pod(site: &Site<'_>) -> Pod {
         port: API_PORT,
         probes: Probes { host: address.to_string(), scheme: "HTTPS", live: "/livez", ready: Some("/readyz") },
         mounts,
-        environment: proxy_environment(site),
+        // Webhooks and identity providers may be outside. Whoever may get pods reads this: no passwords.
+        environment: proxies(site, |url| !has_password(url)),
     }
 }
 
@@ -85,4 +88,24 @@ fn hardening() -> Vec<(&'static str, String)> {
         ("tls-cipher-suites", CIPHER_SUITES.join(",")),
         ("tls-min-version", "VersionTLS12".to_owned()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::{sample, static_pods};
+
+    #[test]
+    fn only_the_api_server_has_a_proxy_and_none_with_a_password() {
+        let (mut settings, node) = (sample::settings(), sample::node());
+        settings.egress.http_proxy = Some("http://proxy.example.org:3128".into());
+        settings.egress.https_proxy = Some("http://ann:secret@proxy.example.org:3128".into());
+        let site = sample::site(&settings, &node);
+        let variables: Vec<&str> = pod(&site).environment.iter().map(|(name, _)| *name).collect();
+        assert_eq!(variables, ["HTTP_PROXY", "NO_PROXY"]);
+        for render in static_pods::first(&site).iter().chain(&static_pods::later(&site)) {
+            assert!(!render.contents.contains("secret"), "{}", render.path);
+            assert_eq!(render.contents.contains("proxy.example.org"), render.path.contains(NAME), "{}", render.path);
+        }
+    }
 }

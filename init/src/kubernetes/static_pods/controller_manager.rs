@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Mount, Pod, Probes, proxy_environment};
+use super::{Mount, Pod, Probes};
 use crate::certificates::DAY;
 use crate::kubernetes::Site;
 use crate::kubernetes::kubelet::VOLUME_PLUGINS;
@@ -33,7 +33,7 @@ pub(super) fn pod(site: &Site<'_>) -> Pod {
         port: 10257,
         probes: Probes { host: "127.0.0.1".to_owned(), scheme: "HTTPS", live: "/healthz", ready: None },
         mounts,
-        environment: proxy_environment(site),
+        environment: Vec::new(),
     }
 }
 

@@ -26,7 +26,7 @@ pub fn first(site: &Site<'_>) -> Vec<Render> {
 
 /// The manifests that the agent renders when the local API server is ready.
 pub fn later(site: &Site<'_>) -> Vec<Render> {
-    vec![render(site, &controller_manager::pod(site)), render(site, &scheduler::pod(site))]
+    vec![render(site, &controller_manager::pod(site)), render(site, &scheduler::pod())]
 }
 
 fn render(site: &Site<'_>, pod: &Pod) -> Render {
@@ -174,11 +174,6 @@ impl Mount {
     fn inside(&self) -> Value {
         json!({"name": self.name, "mountPath": self.path, "readOnly": !self.writable})
     }
-}
-
-/// The proxy variables that kubeadm hands on to its static pods.
-fn proxy_environment(site: &Site<'_>) -> Vec<(&'static str, String)> {
-    super::containerd::proxy_environment(site)
 }
 
 /// Cipher suites of TLS 1.2 that the CIS benchmark accepts and our ECDSA keys can use; those of TLS 1.3 are fixed.

@@ -1,7 +1,6 @@
 //! kube-scheduler (`kube-scheduler --help`; kubeadm's `phases/controlplane/manifests.go`).
 
-use super::{Mount, Pod, Probes, proxy_environment};
-use crate::kubernetes::Site;
+use super::{Mount, Pod, Probes};
 
 pub(super) const NAME: &str = "kube-scheduler";
 
@@ -10,7 +9,7 @@ const KUBECONFIG: &str = "/etc/kubernetes/scheduler.conf";
 /// Read once at start.
 pub(super) const INPUTS: &[&str] = &[KUBECONFIG];
 
-pub(super) fn pod(site: &Site<'_>) -> Pod {
+pub(super) fn pod() -> Pod {
     let flag = |name, value: &str| (name, value.to_owned());
     Pod {
         name: NAME,
@@ -28,6 +27,6 @@ pub(super) fn pod(site: &Site<'_>) -> Pod {
         port: 10259,
         probes: Probes { host: "127.0.0.1".to_owned(), scheme: "HTTPS", live: "/livez", ready: Some("/readyz") },
         mounts: vec![Mount::file("kubeconfig", KUBECONFIG)],
-        environment: proxy_environment(site),
+        environment: Vec::new(),
     }
 }

@@ -1,15 +1,24 @@
-//! `kubeboot etc`, in the initrd: gives the real root an `/etc` that can be written, and its few persisted files.
+//! `kubeboot etc`, in the initrd: mounts `/var`, and gives the real root an `/etc` that can be written, and its few
+//! persisted files.
 //!
 //! The lower layer is the image's `/etc`; the upper one is a tmpfs that goes at power-off. So nothing planted there
 //! outlives a boot, and what has to live is written anew, here and by `kubeboot boot`.
+
+mod var;
 
 use std::io;
 use std::path::Path;
 
 use crate::exit::Exit;
+use crate::host::console::Console;
+use crate::host::report::Report;
 use crate::host::root::Root;
-use crate::host::{files, machine_id, mounts};
+use crate::host::{files, machine_id, mounts, wait};
 use crate::paths;
+use crate::settings::validate;
+use crate::sources::{self, Gathered};
+use crate::timeline::What;
+use crate::words::{self, Block};
 
 /// Where the overlay's upper layer and its work folder live; `/run` moves on into the real root.
 const LAYER: &str = "/run/kubeboot/etc";
@@ -17,45 +26,60 @@ const LAYER: &str = "/run/kubeboot/etc";
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The real root, with `/var` mounted in it
+    /// The real root
     #[arg(long, default_value = "/sysroot")]
     sysroot: std::path::PathBuf,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Exit {
-    match prepare(&Root::system(), &Root::at(&args.sysroot)) {
-        Ok(()) => Exit::Success,
-        Err(error) => {
-            eprintln!("kubeboot: {error}");
-            Exit::Failure
-        }
+    let initrd = Root::system();
+    let mut console = Console::open(&initrd);
+    let Err(block) = prepare(&initrd, &Root::at(&args.sysroot), &mut console) else { return Exit::Success };
+    report(&initrd, &block);
+    console.say(|paint| block.text(paint));
+    // Without /var and /etc there is nothing to go on to, and nobody can log in here: the fix is the last thing on the
+    // screen, and stays there.
+    wait::for_a_signal();
+    Exit::Failure
+}
+
+/// For whoever listens on the report device. Of the sources only the kernel command line can be read this early.
+fn report(initrd: &Root, block: &Block) {
+    let command_line = files::read_optional(&initrd.path("/proc/cmdline")).ok().flatten().unwrap_or_default();
+    let gathered = Gathered { command_line: command_line.into(), ..Gathered::default() };
+    let message = block.line();
+    // The file of events is made first: the device gets what is in it.
+    Report::open(initrd).emit(What::Error { command: "etc".to_owned(), message });
+    if let Some(device) = validate(sources::parse(&gathered)).ok().and_then(|found| found.settings.report)
+        && let Err(error) = Report::configure(initrd, &device)
+    {
+        println!("kubeboot: events can't be sent to {device}: {error}");
     }
 }
 
-fn prepare(initrd: &Root, real: &Root) -> Result<(), String> {
-    let var = real.path("/var");
-    if !mounts::is_mount_point(&var) {
-        return Err(format!(
-            "can't prepare /etc: expected the partition kubeboot-var mounted on {}, found nothing mounted there. The \
-             machine can't keep any state. Fix: give the disk at least 4 GiB of free room, so that the partition can \
-             be made at first boot",
-            var.display()
-        ));
-    }
-    if super::reset::resume(real)? {
+fn prepare(initrd: &Root, real: &Root, console: &mut Console) -> Result<(), Block> {
+    var::mount(initrd, real, |note| console.say(|paint| words::note(note, paint)))
+        .map_err(|trouble| trouble.block())?;
+    if super::reset::resume(initrd, real)? {
         println!("kubeboot: this machine was reset: it starts as at its first boot");
     }
     overlay(initrd, real).map_err(|error| {
-        format!(
-            "can't mount an overlay on {}: {error}. /etc stays read-only and the machine can't become a node. Fix: \
-             boot an image whose initrd has the overlay module",
-            real.path("/etc").display()
-        )
+        let why = format!("an overlay can't be mounted on {}: {error}", real.path("/etc").display());
+        stopped(why, "boot an image whose initrd has the overlay module.")
     })?;
     identify(real)?;
     name(real);
     Ok(())
+}
+
+fn stopped(why: String, fix: &str) -> Block {
+    Block {
+        what: "This machine's /etc could not be prepared".to_owned(),
+        why: vec![why],
+        state: "The machine does not start any further. What is on /var is as it was.".to_owned(),
+        fix: vec![fix.to_owned()],
+    }
 }
 
 fn overlay(initrd: &Root, real: &Root) -> io::Result<()> {
@@ -69,11 +93,12 @@ fn overlay(initrd: &Root, real: &Root) -> io::Result<()> {
 }
 
 /// machine-id: made once, kept on `/var`, written into `/etc` before the real systemd starts and reads it.
-fn identify(real: &Root) -> Result<(), String> {
+fn identify(real: &Root) -> Result<(), Block> {
     let state = real.path(paths::STATE);
     let kept = real.path(paths::MACHINE_ID);
     let failed = |error: io::Error| {
-        format!("can't keep the machine-id in {}: {error}. Fix: check the disk that holds /var", kept.display())
+        let why = format!("the machine-id can't be kept in {}: {error}", kept.display());
+        stopped(why, "check the disk that holds /var, and start the machine again.")
     };
     // The file system is empty at first boot; systemd-tmpfiles comes later and agrees on these modes.
     files::make_folder(&real.path("/var/lib"), 0o755).map_err(failed)?;
@@ -102,14 +127,16 @@ fn name(real: &Root) {
     let node: Option<serde_json::Value> = pinned.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     // A damaged node.json is named by `kubeboot boot`, which knows what can be done about it.
     if let Some(name) = node.as_ref().and_then(|node| node.get("name")).and_then(|name| name.as_str())
-        && let Err(error) = write(&real.path("/etc/hostname"), &format!("{name}\n"), 0o644)
+        && let Err(block) = write(&real.path("/etc/hostname"), &format!("{name}\n"), 0o644)
     {
-        eprintln!("kubeboot: {error}");
+        eprintln!("kubeboot: {}", block.line());
     }
 }
 
 /// Into the tmpfs layer: there is nothing to make last.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), String> {
-    files::write_volatile(path, text.as_bytes(), mode)
-        .map_err(|error| format!("can't write {}: {error}. Fix: see whether /run is full (df /run)", path.display()))
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), Block> {
+    files::write_volatile(path, text.as_bytes(), mode).map_err(|error| {
+        let why = format!("{} can't be written: {error}", path.display());
+        stopped(why, "give the machine more memory: /run has no room.")
+    })
 }
