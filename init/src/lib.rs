@@ -6,6 +6,7 @@ pub mod archive;
 pub mod certificates;
 pub mod commands;
 pub mod disk;
+pub mod enrolment;
 pub mod exit;
 pub mod facts;
 pub mod health;

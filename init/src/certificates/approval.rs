@@ -3,12 +3,12 @@
 //! The controller-manager's approver is off: it does not look at names. What a kubelet asks for when it renews its
 //! client certificate is fixed (KEP-266; `k8s.io/kubernetes/pkg/kubelet/certificate`), so anything else is denied.
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use x509_parser::pem::parse_x509_pem;
-use x509_parser::prelude::{FromDer, X509CertificationRequest};
+
+use super::{profile, signing_request};
 
 /// The signer of kubelets' client certificates (`certificates.k8s.io`).
 pub const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
@@ -55,33 +55,12 @@ pub fn rule(request: &Value, enrolled: impl Fn(&str) -> bool) -> Ruling {
     }
 }
 
-/// The request itself (PKCS #10, RFC 2986): subject, no further names, and a signature by the key it is for.
+/// The request itself: a kubelet's client certificate for that user, and nothing more.
 fn contents(pem: &str, user: &str) -> Result<(), String> {
-    let unreadable = |_| "expected a PKCS #10 request in PEM".to_owned();
     let pem = STANDARD.decode(pem).map_err(|_| "expected base64".to_owned())?;
     let (_, pem) = parse_x509_pem(&pem).map_err(|_| "expected a PKCS #10 request in PEM".to_owned())?;
-    let (_, request) =
-        X509CertificationRequest::from_der(&pem.contents).map_err(|error| unreadable(error.to_string()))?;
-    let info = &request.certification_request_info;
-    let names = |values: Vec<Result<&str, _>>| -> Vec<String> {
-        values
-            .into_iter()
-            .map(|value: Result<&str, x509_parser::error::X509Error>| value.unwrap_or("?").to_owned())
-            .collect()
-    };
-    let common = names(info.subject.iter_common_name().map(|name| name.as_str()).collect());
-    let organizations = names(info.subject.iter_organization().map(|name| name.as_str()).collect());
-    let attributes = info.subject.iter_attributes().count();
-    if common != [user] || organizations != ["system:nodes"] || attributes != 2 {
-        return Err(format!("expected the subject O=system:nodes, CN={user}, found {}", info.subject));
-    }
-    if request.requested_extensions().is_some_and(|mut extensions| extensions.next().is_some()) {
-        return Err("expected no requested extensions, found some".to_owned());
-    }
-    let key = &info.subject_pki.subject_public_key.data;
-    UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key)
-        .verify(info.raw, &request.signature_value.data)
-        .map_err(|_| "expected a signature by the request's own ECDSA P-256 key".to_owned())
+    let node = user.strip_prefix("system:node:").unwrap_or_default();
+    signing_request::check(&pem.contents, &profile::kubelet_client(node)).map(drop)
 }
 
 #[cfg(test)]

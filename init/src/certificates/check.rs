@@ -119,12 +119,16 @@ fn names(certificate: &X509Certificate<'_>) -> Result<Vec<San>, Fault> {
     let Some(extension) = certificate.subject_alternative_name().map_err(unreadable)? else {
         return Ok(Vec::new());
     };
-    let name = |name: &GeneralName<'_>| match name {
+    extension.value.general_names.iter().map(alternative_name).collect()
+}
+
+/// A subject alternative name, of the two kinds that we issue.
+pub(super) fn alternative_name(name: &GeneralName<'_>) -> Result<San, Fault> {
+    match name {
         GeneralName::DNSName(name) => Ok(San::Dns((*name).to_owned())),
         GeneralName::IPAddress(bytes) => address(bytes).map(San::Ip),
         other => Err(Fault::Unreadable(format!("a name of an unexpected kind: {other}"))),
-    };
-    extension.value.general_names.iter().map(name).collect()
+    }
 }
 
 fn address(bytes: &[u8]) -> Result<IpAddr, Fault> {

@@ -10,6 +10,9 @@ pub mod check;
 pub mod expiry;
 pub mod operators;
 pub mod profile;
+#[cfg(test)]
+pub mod sample;
+pub mod signing_request;
 
 pub use check::{Fault, Inspected};
 pub use expiry::{Standing, Validity, renewals};

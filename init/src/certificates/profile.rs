@@ -313,14 +313,6 @@ impl Leaf {
 
     /// What it has to say for `subject`.
     pub fn request(self, subject: &Subject) -> Request {
-        let client = |authority, common_name: &str, organization: Option<&str>, lifetime| Request {
-            authority,
-            common_name: common_name.to_owned(),
-            organizations: organization.map(str::to_owned).into_iter().collect(),
-            names: Vec::new(),
-            purpose: Purpose::Client,
-            lifetime,
-        };
         let cluster = |common_name, organization| client(Authority::Cluster, common_name, organization, CONTROL_PLANE);
         let etcd = |common_name| client(Authority::Etcd, common_name, None, CONTROL_PLANE);
         match self {
@@ -341,28 +333,54 @@ impl Leaf {
             Leaf::SuperAdmin => cluster("kubernetes-super-admin", Some("system:masters")),
             Leaf::ControllerManager => cluster("system:kube-controller-manager", None),
             Leaf::Scheduler => cluster("system:kube-scheduler", None),
-            Leaf::KubeletClient => {
-                client(Authority::Cluster, &format!("system:node:{}", subject.node), Some("system:nodes"), NODE)
-            }
-            Leaf::KubeletServing => Request {
-                names: vec![San::Dns(subject.node.clone()), San::Ip(subject.address)],
-                purpose: Purpose::Server,
-                ..client(
-                    Authority::KubeletServing,
-                    &format!("system:node:{}", subject.node),
-                    Some("system:nodes"),
-                    NODE,
-                )
-            },
-            Leaf::KubeProxy => client(Authority::Cluster, "system:kube-proxy", Some("kubeboot:kube-proxy"), NODE),
-            Leaf::Flannel => client(
-                Authority::Cluster,
-                &format!("kubeboot:flannel:{}", subject.node),
-                Some("kubeboot:flannel"),
-                NODE,
-            ),
+            Leaf::KubeletClient => kubelet_client(&subject.node),
+            Leaf::KubeletServing => kubelet_serving(&subject.node, subject.address),
+            Leaf::KubeProxy => kube_proxy(),
+            Leaf::Flannel => flannel(&subject.node),
         }
     }
+}
+
+/// The certificates that every node has, whatever its role, in the order in which a joiner asks for them, and what they
+/// say for the node of this name and address.
+pub fn of_every_node(node: &str, address: IpAddr) -> [(Leaf, Request); 4] {
+    [
+        (Leaf::KubeletClient, kubelet_client(node)),
+        (Leaf::KubeletServing, kubelet_serving(node, address)),
+        (Leaf::KubeProxy, kube_proxy()),
+        (Leaf::Flannel, flannel(node)),
+    ]
+}
+
+fn client(authority: Authority, common_name: &str, organization: Option<&str>, lifetime: u64) -> Request {
+    Request {
+        authority,
+        common_name: common_name.to_owned(),
+        organizations: organization.map(str::to_owned).into_iter().collect(),
+        names: Vec::new(),
+        purpose: Purpose::Client,
+        lifetime,
+    }
+}
+
+pub(super) fn kubelet_client(node: &str) -> Request {
+    client(Authority::Cluster, &format!("system:node:{node}"), Some("system:nodes"), NODE)
+}
+
+fn kubelet_serving(node: &str, address: IpAddr) -> Request {
+    Request {
+        names: vec![San::Dns(node.to_owned()), San::Ip(address)],
+        purpose: Purpose::Server,
+        ..client(Authority::KubeletServing, &format!("system:node:{node}"), Some("system:nodes"), NODE)
+    }
+}
+
+fn kube_proxy() -> Request {
+    client(Authority::Cluster, "system:kube-proxy", Some("kubeboot:kube-proxy"), NODE)
+}
+
+fn flannel(node: &str) -> Request {
+    client(Authority::Cluster, &format!("kubeboot:flannel:{node}"), Some("kubeboot:flannel"), NODE)
 }
 
 impl fmt::Display for Leaf {

@@ -16,7 +16,7 @@ mod settling;
 
 pub use identity::{Dmi, MachineId};
 pub use kernel::{Kernel, Presence, Version};
-pub use name::{NameProblem, node_name, rfc1123_problem};
+pub use name::{NAME, NameProblem, node_name, rfc1123_problem};
 pub use network::{Address, Interface, Link, Network, NoNodeAddress, NodeAddress, Route};
 pub use ports::{Owner, Socket};
 pub use settling::{OTHERS, Unrest};

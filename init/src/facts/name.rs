@@ -7,6 +7,9 @@ use sha2::{Digest, Sha256};
 use super::Facts;
 use crate::settings::Settings;
 
+/// Characters of a name at most.
+pub const NAME: usize = 63;
+
 /// What is wrong with a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameProblem {
@@ -49,7 +52,7 @@ pub fn rfc1123_problem(name: &str) -> Option<NameProblem> {
     if name.split('.').any(|label| label.starts_with('-') || label.ends_with('-')) {
         return Some(NameProblem::Hyphen);
     }
-    (name.len() > 63).then_some(NameProblem::TooLong)
+    (name.len() > NAME).then_some(NameProblem::TooLong)
 }
 
 /// The node's name: the pinned one, else the setting `name`, else cloud-config's `hostname`, else the kernel's host

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::batch::Batch;
@@ -169,7 +167,7 @@ impl<'a> Executor<'a> {
             .ok_or_else(|| Reason::State(format!("{}: expected an Ed25519 key", paths::IDENTITY_KEY)))?;
         let founding = seed.founding_key();
         let mut record = Cluster::unsigned(random::bytes(), self.now, &founding.public(), &identity);
-        record.certificate = STANDARD.encode(founding.sign(&record.certified()));
+        record.certify(&founding.sign(&record.certified()));
         self.stage(paths::CLUSTER, record.text().as_bytes(), 0o600)
     }
 

@@ -84,6 +84,11 @@ pub struct JoinToken {
 }
 
 impl JoinToken {
+    /// A token made after the founding, from 16 random bytes, for the cluster with this identity key.
+    pub fn new(joiner: Joiner, random: [u8; SECRET], identity: &[u8; 32]) -> Self {
+        JoinToken { joiner, key: Zeroizing::new(random), fingerprint: fingerprint(identity) }
+    }
+
     /// What it admits.
     pub fn joiner(&self) -> Joiner {
         self.joiner

@@ -1,0 +1,171 @@
+//! The first two messages: who connects for what, and who answers.
+
+use super::{KEY, SIGNATURE};
+use crate::certificates::Unix;
+use crate::enrolment::transcript::HINT;
+use crate::enrolment::wire::{Malformed, Reader, Writer};
+use crate::token::Joiner;
+
+/// The versions of the protocol that a side speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Versions {
+    /// The oldest.
+    pub oldest: u8,
+    /// The newest.
+    pub newest: u8,
+}
+
+impl Versions {
+    /// What this release speaks.
+    pub const SPOKEN: Versions = Versions { oldest: 1, newest: 1 };
+
+    /// The newest that both speak. Both sides compute it from both ranges, which the server signs: who changes a range
+    /// on the way to get an older version breaks the signature.
+    pub fn agreed(self, other: Versions) -> Option<u8> {
+        let newest = self.newest.min(other.newest);
+        (newest >= self.oldest.max(other.oldest)).then_some(newest)
+    }
+
+    pub(super) fn write(self, to: &mut Writer) {
+        to.array(&[self.oldest, self.newest]);
+    }
+
+    pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let [oldest, newest] = from.array("versions")?;
+        if oldest > newest { Err(Malformed::Form("versions")) } else { Ok(Versions { oldest, newest }) }
+    }
+}
+
+/// What somebody connects for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To become a node, with a token.
+    Join(Joiner),
+    /// To get new certificates as a node that is one already, with the node key alone.
+    Return,
+    /// To command the cluster, with an ssh key.
+    Operate,
+}
+
+impl Purpose {
+    /// Every purpose.
+    pub const ALL: [Purpose; 4] =
+        [Purpose::Join(Joiner::Worker), Purpose::Join(Joiner::ControlPlane), Purpose::Return, Purpose::Operate];
+
+    fn code(self) -> u8 {
+        match self {
+            Purpose::Join(joiner) => joiner_code(joiner),
+            Purpose::Return => 3,
+            Purpose::Operate => 4,
+        }
+    }
+
+    pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let field = "purpose";
+        let found = from.byte(field)?;
+        Purpose::ALL.into_iter().find(|one| one.code() == found).ok_or(Malformed::Unknown { field, found })
+    }
+}
+
+pub(super) fn joiner_code(joiner: Joiner) -> u8 {
+    match joiner {
+        Joiner::Worker => 1,
+        Joiner::ControlPlane => 2,
+    }
+}
+
+/// The first message, from who connects. Says nothing that depends on a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// What the sender speaks.
+    pub versions: Versions,
+    /// What it wants.
+    pub purpose: Purpose,
+    /// Fresh random bytes.
+    pub nonce: [u8; KEY],
+    /// Which cluster it means ([`crate::enrolment::transcript::hint`]).
+    pub hint: [u8; HINT],
+}
+
+/// The server's answer: who the cluster is, and a signature by its identity key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// What the server speaks.
+    pub versions: Versions,
+    /// Fresh random bytes.
+    pub nonce: [u8; KEY],
+    /// The server's clock.
+    pub time: Unix,
+    /// Who the cluster is.
+    pub cluster: Founded,
+    /// By the identity key, label [`crate::enrolment::transcript::Label::Server`], over the hello and the fields above.
+    pub signature: [u8; SIGNATURE],
+}
+
+/// Who a cluster is: the fields of `cluster.json` (`plan::record::Cluster`) as bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Founded {
+    /// Its id.
+    pub id: [u8; 16],
+    /// When it was founded.
+    pub founded: Unix,
+    /// The founding key's public half.
+    pub founding_key: [u8; KEY],
+    /// The identity key's public half.
+    pub identity_key: [u8; KEY],
+    /// The founding key's signature over the identity key, the id and the moment.
+    pub certificate: [u8; SIGNATURE],
+}
+
+impl Hello {
+    pub(super) fn write(&self, to: &mut Writer) {
+        self.versions.write(to);
+        to.byte(self.purpose.code());
+        to.array(&self.nonce);
+        to.array(&self.hint);
+    }
+
+    pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Hello {
+            versions: Versions::read(from)?,
+            purpose: Purpose::read(from)?,
+            nonce: from.array("nonce")?,
+            hint: from.array("hint")?,
+        })
+    }
+}
+
+impl Proof {
+    /// Of an encoded proof, the part that its signature covers.
+    pub fn signed_part(message: &[u8]) -> &[u8] {
+        &message[..message.len().saturating_sub(SIGNATURE)]
+    }
+
+    pub(super) fn write(&self, to: &mut Writer) {
+        self.versions.write(to);
+        to.array(&self.nonce);
+        to.u64(self.time);
+        to.array(&self.cluster.id);
+        to.u64(self.cluster.founded);
+        to.array(&self.cluster.founding_key);
+        to.array(&self.cluster.identity_key);
+        to.array(&self.cluster.certificate);
+        to.array(&self.signature);
+    }
+
+    pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Proof {
+            versions: Versions::read(from)?,
+            nonce: from.array("nonce")?,
+            time: from.u64("time")?,
+            cluster: Founded {
+                id: from.array("cluster id")?,
+                founded: from.u64("founding")?,
+                founding_key: from.array("founding key")?,
+                identity_key: from.array("identity key")?,
+                certificate: from.array("certificate")?,
+            },
+            signature: from.array("signature")?,
+        })
+    }
+}

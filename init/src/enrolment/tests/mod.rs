@@ -1,0 +1,11 @@
+//! A cluster, machines and a network, all in memory.
+
+mod attacks;
+mod exchanges;
+mod messages;
+mod operators;
+mod table;
+mod texts;
+mod trace;
+mod transcript;
+mod world;
