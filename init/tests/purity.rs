@@ -12,6 +12,7 @@ const EXCEPTIONS: &[&str] = &[
     "image/builder/tests/layout.rs",
     "init/src/host/mod.rs",
     "init/tests/documents.rs",
+    "init/tests/mesh_simulation.rs",
     "init/tests/purity.rs",
     "qemu-tests/src/lib.rs",
     "qemu-tests/src/main.rs",
