@@ -12,6 +12,7 @@ pub mod facts;
 pub mod health;
 pub mod host;
 pub mod kubernetes;
+pub mod mesh;
 pub mod paths;
 pub mod plan;
 pub mod preflight;

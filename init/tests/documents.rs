@@ -126,8 +126,16 @@ fn settings_are_documented_as_the_table_has_them() {
 
 #[test]
 fn every_link_between_documents_leads_somewhere() {
-    for name in ["architecture.md", "operations.md", "releases.md", "security.md", "settings.md", "troubleshooting.md"]
-    {
+    for name in [
+        "architecture.md",
+        "enrolment.md",
+        "mesh.md",
+        "operations.md",
+        "releases.md",
+        "security.md",
+        "settings.md",
+        "troubleshooting.md",
+    ] {
         for link in document(name).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if link.contains("://") {
                 continue;

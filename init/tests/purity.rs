@@ -13,6 +13,7 @@ const EXCEPTIONS: &[&str] = &[
     "init/benches/founding.rs",
     "init/src/host/mod.rs",
     "init/tests/documents.rs",
+    "init/tests/mesh_simulation.rs",
     "init/tests/purity.rs",
     "init/tests/units.rs",
     "qemu-tests/src/lib.rs",

@@ -1,0 +1,69 @@
+//! The mesh, simulated: a virtual clock and network, and real state machines with real seals and signatures.
+//!
+//! A run is made by its seed alone. One that fails prints the command that replays it:
+//! `MESH_SEED=7 MESH_NODES=30 cargo test -p kubeboot --test mesh_simulation one_seed -- --ignored --nocapture`.
+//! The figures at 2,000 and 5,000 nodes: `MESH_NODES=5000 … figures -- --ignored --nocapture`, with optimisation.
+#![allow(clippy::disallowed_methods, reason = "a test that is told its seed by the environment")]
+
+#[path = "mesh_simulation/chaos.rs"]
+mod chaos;
+#[path = "mesh_simulation/figures.rs"]
+mod figures;
+#[path = "mesh_simulation/invariants.rs"]
+mod invariants;
+#[path = "mesh_simulation/machines.rs"]
+mod machines;
+#[path = "mesh_simulation/world.rs"]
+mod world;
+
+use std::str::FromStr;
+
+fn given<T: FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn five_nodes_survive_what_happens_to_machines() {
+    for seed in 0..6 {
+        chaos::run(seed, 5);
+    }
+}
+
+#[test]
+fn thirty_nodes_survive_what_happens_to_machines() {
+    for seed in 100..102 {
+        chaos::run(seed, 30);
+    }
+}
+
+#[test]
+fn a_hundred_nodes_survive_what_happens_to_machines() {
+    chaos::run(1000, 100);
+}
+
+#[test]
+fn one_seed_twice_is_one_run() {
+    assert_eq!(chaos::run(42, 5), chaos::run(42, 5));
+}
+
+#[test]
+#[ignore = "replays one seed: MESH_SEED, MESH_NODES"]
+fn one_seed() {
+    chaos::run(given("MESH_SEED").unwrap_or(0), given("MESH_NODES").unwrap_or(5));
+}
+
+#[test]
+#[ignore = "takes minutes: MESH_SEEDS from MESH_SEED on"]
+fn many_seeds() {
+    let first = given("MESH_SEED").unwrap_or(0);
+    let nodes = given("MESH_NODES").unwrap_or(5);
+    (first..first + given::<u64>("MESH_SEEDS").unwrap_or(100)).for_each(|seed| {
+        chaos::run(seed, nodes);
+    });
+}
+
+#[test]
+#[ignore = "takes minutes and gigabytes: MESH_NODES"]
+fn figures() {
+    figures::measure(given("MESH_SEED").unwrap_or(1), given("MESH_NODES").unwrap_or(500));
+}

@@ -1,0 +1,196 @@
+//! What must hold, by name: looked at after every event, and in full at samples.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+
+use kubeboot::mesh::envelope::MAX_PACKET;
+use kubeboot::mesh::record::{About, Rank};
+use kubeboot::mesh::sync::MAX_MESSAGE;
+use kubeboot::mesh::{Action, Counts, NodeId, Queues, SECOND, State, Time};
+
+use crate::machines::{Machine, Signers};
+use crate::world::Packet;
+
+/// After all agreed, calm must have lasted so long before a node that counts as down is a fault of the failure detector.
+const CALM: Time = 10 * SECOND;
+
+/// What was seen so far.
+pub struct Watch {
+    /// Whether everything is looked at; in worlds of thousands only what is cheap.
+    pub thorough: bool,
+    /// Since when all agree and nothing bad happens to the network and the machines.
+    pub calm_since: Time,
+    /// Who was declared down when, by which machine.
+    pub downs: Vec<(Time, usize, NodeId)>,
+    pub wrong_downs: u64,
+    /// The last that happened, for who reads a failure.
+    pub story: VecDeque<String>,
+    ranks: HashMap<(usize, About), Rank>,
+    accepted: HashSet<u64>,
+}
+
+impl Watch {
+    pub fn new(thorough: bool) -> Self {
+        Watch {
+            thorough,
+            calm_since: 0,
+            downs: Vec::new(),
+            wrong_downs: 0,
+            story: VecDeque::new(),
+            ranks: HashMap::new(),
+            accepted: HashSet::new(),
+        }
+    }
+
+    pub fn tell(&mut self, now: Time, what: String) {
+        if self.story.len() == 60 {
+            self.story.pop_front();
+        }
+        self.story.push_back(format!("{:>9.3} s  {what}", now as f64 / SECOND as f64));
+    }
+
+    /// After each event of a machine's process.
+    pub fn event(&mut self, now: Time, at: usize, machines: &[Machine], actions: &[Action]) {
+        let machine = &machines[at];
+        let Some(process) = &machine.process else { return };
+        for action in actions {
+            match action {
+                Action::Record(record) => {
+                    let (about, rank) = (record.about(), record.rank());
+                    let before = self.ranks.insert((at, about), rank);
+                    assert!(before < Some(rank), "no_record_goes_back: machine {at}: {before:?} to {rank:?}");
+                }
+                Action::Member { id, state } => {
+                    let removed = process.mesh.records().is_removed(id);
+                    assert!(!removed, "no_removed_node_is_a_member: machine {at} says that {id:?} is {state:?}");
+                    if *state == State::Down {
+                        self.down(now, at, machines, *id);
+                    }
+                }
+                Action::Send { packet, .. } => {
+                    assert!(packet.len() <= MAX_PACKET, "packets_fit: {}", packet.len());
+                    let name = process.mesh.me().name.as_bytes();
+                    let readable = self.thorough && packet.windows(name.len()).any(|part| part == name);
+                    assert!(!readable, "nothing_is_readable: machine {at}");
+                }
+                Action::Transmit { bytes, .. } => {
+                    assert!(bytes.len() <= MAX_MESSAGE, "messages_fit: {}", bytes.len());
+                }
+                Action::Generation(generation) => {
+                    assert!(*generation > machine.disk.generation, "generations_rise: machine {at}");
+                    self.tell(now, format!("machine {at} takes generation {generation}"));
+                }
+                Action::Displaced { .. } => self.tell(now, format!("machine {at} is displaced")),
+                Action::Removed => self.tell(now, format!("machine {at} learns that it was removed")),
+                Action::Key(key) => self.tell(now, format!("machine {at} has key {}", key.epoch)),
+                Action::Wake(_) | Action::Connect { .. } | Action::Close(_) | Action::Evicted(_) => {}
+            }
+        }
+        if self.thorough || now.is_multiple_of(64) {
+            queues_are_bounded(at, process.mesh.queues());
+        }
+    }
+
+    fn down(&mut self, now: Time, at: usize, machines: &[Machine], id: NodeId) {
+        self.downs.push((now, at, id));
+        let calm = now.saturating_sub(self.calm_since) > CALM;
+        let is_up = machines.iter().any(|machine| {
+            machine.id == id
+                && machine.is_up()
+                && machine.process.as_ref().is_some_and(|process| now - process.started > CALM)
+        });
+        if calm && is_up {
+            self.wrong_downs += 1;
+            self.story.iter().filter(|_| self.thorough).for_each(|line| eprintln!("{line}"));
+            assert!(!self.thorough, "nobody_that_answers_counts_as_down: machine {at} says so of {id:?}");
+        }
+        if self.thorough {
+            let who = machines.iter().position(|machine| machine.id == id);
+            self.tell(now, format!("machine {at} says that {who:?} is down"));
+        }
+    }
+
+    /// After each packet that arrived.
+    pub fn packet(&mut self, to: &Machine, packet: &Packet, before: Counts, signers: &Signers) {
+        let Some(process) = to.process.as_ref().filter(|_| self.thorough) else { return };
+        // A hello may open packets that waited for it; it has its own length.
+        if process.mesh.counts().accepted == before.accepted || packet.bytes.len() == 304 {
+            return;
+        }
+        let number = packet.number;
+        assert!(number != 0, "nothing_is_accepted_that_no_member_made");
+        assert!(self.accepted.insert(number), "no_packet_is_accepted_twice: {number}");
+        let newest = process.mesh.key_epoch();
+        let dead = signers.without_grace.iter().any(|epoch| *epoch <= newest && packet.epoch < *epoch);
+        assert!(!dead, "no_packet_under_a_key_without_grace_is_accepted: {} at {newest}", packet.epoch);
+    }
+}
+
+fn queues_are_bounded(at: usize, queues: Queues) {
+    let most = Queues::MOST;
+    let bounded = queues.news <= most.news
+        && queues.held <= most.held
+        && queues.asked <= most.asked
+        && queues.relays <= most.relays
+        && queues.streams <= most.streams
+        && queues.members <= most.members
+        && queues.records <= most.records;
+    assert!(bounded, "queues_are_bounded: machine {at}: {queues:?}");
+}
+
+/// What a machine's process thinks: the live members it knows, itself included.
+pub fn view(machine: &Machine) -> BTreeSet<NodeId> {
+    let members = machine.process.iter().flat_map(|process| process.mesh.members().iter());
+    members.filter(|member| member.state != State::Down).map(|member| member.announcement.id).collect()
+}
+
+/// Live members and records of a machine.
+type Held = (BTreeSet<NodeId>, Vec<(About, Rank)>);
+
+/// In full: everything that the machines hold agrees with itself.
+pub fn check_in_full(machines: &[Machine]) {
+    let mut seen: BTreeMap<u64, Held> = BTreeMap::new();
+    for (at, machine) in machines.iter().enumerate().filter(|(_, machine)| machine.is_up()) {
+        let Some(process) = &machine.process else { continue };
+        let mesh = &process.mesh;
+        let live = mesh.members().iter().filter(|member| member.state != State::Down).count();
+        assert_eq!(live, mesh.members().live() + 1, "the_live_are_counted: machine {at}");
+        for member in mesh.members().iter() {
+            let id = member.announcement.id;
+            assert!(!mesh.records().is_removed(&id), "no_removed_node_is_a_member: machine {at}: {id:?}");
+        }
+        for (handle, _) in mesh.suspicions() {
+            let state = mesh.members().get(handle).map(|member| member.state);
+            assert_eq!(state, Some(State::Suspect), "suspicions_are_of_suspects: machine {at}");
+        }
+        for (about, record) in &machine.disk.records {
+            let held = mesh.records().rank(*about);
+            assert_eq!(held, Some(record.rank()), "the_disk_has_what_the_mesh_has: machine {at}");
+        }
+        let records = mesh.records().records().map(|record| (record.about(), record.rank())).collect();
+        let held = (view(machine), records);
+        let first = seen.entry(mesh.digest()).or_insert_with(|| held.clone());
+        assert_eq!(*first, held, "equal_digests_are_of_equal_things: machine {at}");
+    }
+}
+
+/// Whether every machine that takes part knows exactly those that do, the same records, and the newest key.
+///
+/// # Errors
+/// Who does not.
+pub fn all_agree(machines: &[Machine], newest_key: u64) -> Result<(), String> {
+    let up: BTreeSet<NodeId> = machines.iter().filter(|machine| machine.is_up()).map(|machine| machine.id).collect();
+    let mut digests = BTreeSet::new();
+    for (at, machine) in machines.iter().enumerate().filter(|(_, machine)| machine.is_up()) {
+        let Some(process) = &machine.process else { continue };
+        let view = view(machine);
+        if view != up {
+            let (lacks, has) = (up.difference(&view).count(), view.difference(&up).count());
+            return Err(format!("machine {at} lacks {lacks} members and has {has} that are none"));
+        }
+        if process.mesh.key_epoch() != newest_key {
+            return Err(format!("machine {at} has key {}, not {newest_key}", process.mesh.key_epoch()));
+        }
+        digests.insert(process.mesh.records().digest());
+    }
+    if digests.len() > 1 { Err(format!("{} different sets of records", digests.len())) } else { Ok(()) }
+}
