@@ -30,7 +30,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "NoCloud on an ISO 9660 volume makes a founder", needs: ONE, long: false, run: by_nocloud_iso },
     Scenario { name: "A ConfigDrive makes a founder", needs: ONE, long: false, run: by_config_drive },
     Scenario {
-        name: "A network-config decides the node's address, whatever the machine had before",
+        name: "A network-config decides the address of the node, whatever the machine had before",
         needs: ONE,
         long: false,
         run: by_network_config,
