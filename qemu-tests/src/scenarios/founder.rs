@@ -40,11 +40,12 @@ pub const SCENARIOS: &[Scenario] = &[
 const CLOUD_CONFIG: &str =
     "#cloud-config\nhostname: from-user-data\nkubeboot:\n  role: init\n  node:\n    labels:\n      origin: user-data\n";
 const TOML: &str = "#kubeboot\nrole = \"init\"\nname = \"from-user-data\"\n\n[node.labels]\norigin = \"user-data\"\n";
-/// For the networks of both kinds of machines. Each has got another address by the time that this is read.
+/// For the networks of both kinds of machines. Each has got another address by the time that this is read. The name of
+/// the one in QEMU must not fit the other's too, which udev also calls enx and its hardware address.
 const NETWORK_CONFIG: &str = "version: 2
 ethernets:
   uml: {match: {name: vec0}, addresses: [10.77.0.200/24], gateway4: 10.77.0.1, nameservers: {addresses: [10.77.0.1]}}
-  qemu: {match: {name: 'e*'}, addresses: [10.0.2.200/24], gateway4: 10.0.2.2, nameservers: {addresses: [10.0.2.3]}}
+  qemu: {match: {name: 'enp*'}, addresses: [10.0.2.200/24], gateway4: 10.0.2.2, nameservers: {addresses: [10.0.2.3]}}
 ";
 const META_DATA: &str = "instance-id: a-test\n";
 
