@@ -1,6 +1,7 @@
 //! Where `/var` comes from: the disk that the machine was started from, and no other; and what is said when it can't.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use image_builder::cache::sha256_file;
@@ -9,7 +10,7 @@ use kubeboot::timeline::What;
 
 use crate::disk::{self, Var};
 use crate::machine::{Machine, Volume, report};
-use crate::scenario::{ONE, Scenario, Stage, TO_SPEAK, stop};
+use crate::scenario::{ONE, Scenario, Stage, TO_SPEAK};
 use crate::volumes;
 
 /// The scenarios of this file.
@@ -18,6 +19,9 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "A disk without room says so", needs: ONE, long: false, run: no_room },
     Scenario { name: "A damaged state is named and never formatted", needs: ONE, long: true, run: damaged },
 ];
+
+/// How long a machine with nothing to go on to has to show that it stays: an emergency shell would come at once.
+const STAYS: Duration = Duration::from_secs(5);
 
 fn foreign(stage: &mut Stage) -> Result<()> {
     let disk = stage.new_disk()?;
@@ -52,11 +56,11 @@ fn no_room(stage: &mut Stage) -> Result<()> {
     })?;
     let reported = |text: &str| report::events(text).into_iter().find_map(|event| error_of(event.what));
     machine.report().wait_for("the same on the report channel", TO_SPEAK, reported)?;
-    // It stays, and stops in order when it is asked to; until then nothing hides what it said.
-    let console = machine.console().clone();
-    let last = console.text();
+    // It stays, and nothing hides what it said. (Only a machine with a system of its own hears the power button.)
+    ensure!(machine.wait_stopped(STAYS).is_err(), "it did not stay");
+    let last = machine.console().text();
     ensure!(last.trim_end().ends_with("start the machine again."), "its last words are not its fix:\n{last}");
-    stop(&mut *machine)?;
+    machine.cut_power()?;
     // What it asked for is enough.
     disk::enlarge(&disk, enough)?;
     let spec = stage.founder(&disk);
