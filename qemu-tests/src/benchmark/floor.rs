@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use base64::Engine;
 use image_builder::command::run;
+use image_builder::qemu::secret_file;
 use serde_json::Value;
 
 use super::{copy, measure};
@@ -49,9 +50,13 @@ pub fn prepare(stage: &mut Stage) -> Result<Floor> {
     }
     founded.kubectl.run(&["delete", "pod", "node", "--wait=false"])?;
     stop(&mut *founded.machine)?;
-    let kubectl = founded.kubectl.clone();
+    let mut kubectl = founded.kubectl.clone();
+    kubectl.config = stage.folder.join("floor.conf");
     {
         let var = Var::write(&disk)?;
+        // Nobody has given the operator any rights in the floor's empty cluster.
+        let administrator = fs::read_to_string(var.path("/var/lib/kubeboot/kubernetes/super-admin.conf"));
+        secret_file(&kubectl.config, &administrator.context("can't read the administrator's kubeconfig")?)?;
         for path in FORGOTTEN.iter().map(|path| var.path(path)).filter(|path| path.exists()) {
             fs::remove_dir_all(&path).with_context(|| format!("can't remove {}", path.display()))?;
         }
