@@ -207,6 +207,17 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// Waits until everything that makes a machine a node is on its disk.
+///
+/// # Errors
+/// It reports an error, stops, or takes too long.
+pub fn configured(machine: &dyn Machine) -> Result<()> {
+    report::wait_for(machine.report(), "the node to be configured", TO_SPEAK, |what| match what {
+        What::Phase { name } if name == "configured" => Some(()),
+        _ => None,
+    })
+}
+
 /// Shuts a machine down in order.
 ///
 /// # Errors

@@ -1,6 +1,5 @@
 //! Power cuts at seeded moments of the first boot: the next boot finishes, with one cluster id ever.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -30,11 +29,11 @@ fn cut(stage: &mut Stage) -> Result<()> {
         std::thread::park_timeout(left);
     }
     machine.cut_power()?;
-    let before = cluster_id(&disk);
+    let before = Var::read(&disk).ok().and_then(|var| cluster_id(&var));
     let mut founded = stage.found(&disk)?;
     founded.kubectl.wait_for_pods("kube-system", TO_READY)?;
     founded.machine.cut_power()?;
-    let after = cluster_id(&disk);
+    let after = Var::read(&disk).ok().and_then(|var| cluster_id(&var));
     ensure!(after.as_ref() == Some(&founded.cluster), "the disk has cluster id {after:?}, not {}", founded.cluster);
     if let Some(before) = before {
         let now = &founded.cluster;
@@ -47,8 +46,7 @@ fn cut(stage: &mut Stage) -> Result<()> {
 }
 
 /// The cluster id on a stopped machine's disk, if it has got that far.
-fn cluster_id(disk: &Path) -> Option<String> {
-    let var = Var::read(disk).ok()?;
+pub(super) fn cluster_id(var: &Var) -> Option<String> {
     let text = std::fs::read_to_string(var.path(paths::CLUSTER)).ok()?;
     let cluster: Value = serde_json::from_str(&text).ok()?;
     Some(cluster["id"].as_str()?.to_owned())

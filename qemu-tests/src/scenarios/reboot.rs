@@ -22,7 +22,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "A parameter that changed later changes nothing, and the console says so",
         needs: ONE,
-        long: true,
+        long: false,
         run: frozen,
     },
 ];

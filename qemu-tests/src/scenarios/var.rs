@@ -9,8 +9,8 @@ use kubeboot::paths;
 use kubeboot::timeline::What;
 
 use crate::disk::{self, Var};
-use crate::machine::{Machine, Volume, report};
-use crate::scenario::{ONE, Scenario, Stage, TO_SPEAK};
+use crate::machine::{Volume, report};
+use crate::scenario::{ONE, Scenario, Stage, TO_SPEAK, configured};
 use crate::volumes;
 
 /// The scenarios of this file.
@@ -83,13 +83,6 @@ fn damaged(stage: &mut Stage) -> Result<()> {
     machine.cut_power()?;
     ensure!(disk::is_spoilt(&disk)?, "the damaged file system was written to");
     Ok(())
-}
-
-fn configured(machine: &dyn Machine) -> Result<()> {
-    report::wait_for(machine.report(), "the node to be configured", TO_SPEAK, |what| match what {
-        What::Phase { name } if name == "configured" => Some(()),
-        _ => None,
-    })
 }
 
 /// The message of an error that the initrd's kubeboot ended with.
