@@ -20,6 +20,8 @@ use crate::words::{self, Ready};
 
 /// Between looks while a boot is young: short, because what is waited for is on the way to Ready.
 const QUICK: Duration = Duration::from_millis(200);
+/// Between looks while the API server starts: each is work for it, and the agent, on whom Ready waits, asks it too.
+const STARTING: Duration = Duration::from_secs(1);
 /// Between looks once a boot is old: the cause is then outside, and the CPU is better used by it.
 const SLOW: Duration = Duration::from_secs(2);
 /// When a boot is old, since the command began.
@@ -86,7 +88,16 @@ fn watch(root: &Root, report: &mut Report) -> Result<(), String> {
             console.say(|_| words.clone());
             reminded = now;
         }
-        wait::pause_for(if now.saturating_sub(start) < OLD { QUICK } else { SLOW });
+        wait::pause_for(pause(now.saturating_sub(start), gates.api_is_ready()));
+    }
+}
+
+/// The pause before the next look, after looking for so long.
+fn pause(age: Duration, api: bool) -> Duration {
+    match (age < OLD, api) {
+        (true, true) => QUICK,
+        (true, false) => STARTING,
+        (false, _) => SLOW,
     }
 }
 

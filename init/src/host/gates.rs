@@ -73,6 +73,11 @@ impl Gates {
         &self.seen
     }
 
+    /// Whether the API server has been seen ready.
+    pub fn api_is_ready(&self) -> bool {
+        passed(&self.seen.api)
+    }
+
     /// Looks at everything, whatever else fails.
     pub fn look_at_all(&mut self) {
         self.seen.api = Some(self.ready());

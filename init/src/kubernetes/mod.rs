@@ -6,6 +6,7 @@
 pub mod addons;
 pub mod containerd;
 pub mod encryption;
+pub mod firewall;
 pub mod kubeconfig;
 pub mod kubelet;
 pub mod network;
@@ -85,6 +86,7 @@ pub fn renders(site: &Site<'_>) -> Vec<Render> {
     let mut renders = runtime(site);
     renders.extend(policies::renders());
     renders.extend(network::renders(site));
+    renders.extend(firewall::renders(site));
     renders.extend(kubelet::renders(site));
     renders.extend(static_pods::first(site));
     renders

@@ -96,6 +96,10 @@ const UNIT: &str = "[Unit]\nDefaultDependencies=no\nRequires=kubeboot-slot.servi
     EnvironmentFile=-/run/kubeboot/config/containerd.env\n\
     ExecStart=sh /run/floor/start\n";
 
+/// Pause before a process that has ended is started again, in seconds: the kubelet ends when containerd is not up in time,
+/// the controller-manager when the API server is not. Short, so that the floor stays a floor.
+const AGAIN: &str = "0.2";
+
 /// What the unit runs.
 fn script(processes: &[String]) -> String {
     let bin = "/run/kubeboot/slot/bin";
@@ -105,7 +109,8 @@ fn script(processes: &[String]) -> String {
         format!("{bin}/kube-proxy --config=/run/kubeboot/config/kube-proxy.yaml"),
         format!("{bin}/flanneld $FLANNELD_ARGS"),
     ];
-    let started: Vec<_> = processes.iter().chain(&services).map(|process| format!("{process} &\n")).collect();
+    let keep = |process| format!("while :; do {process}; sleep {AGAIN}; done &\n");
+    let started: Vec<_> = processes.iter().chain(&services).map(keep).collect();
     format!("export PATH={bin}:/usr/sbin:/usr/bin\n{}wait\n", started.concat())
 }
 
@@ -140,8 +145,9 @@ mod tests {
     }
 
     #[test]
-    fn every_process_is_started_at_once() {
+    fn every_process_is_started_at_once_and_again() {
         let script = script(&["'etcd'".into()]);
+        assert!(script.contains("\nwhile :; do 'etcd'; sleep 0.2; done &\n"), "{script}");
         assert_eq!(script.lines().filter(|line| line.ends_with(" &")).count(), 5);
         assert!(script.ends_with("wait\n"));
     }
