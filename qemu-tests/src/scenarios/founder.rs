@@ -35,7 +35,16 @@ pub const SCENARIOS: &[Scenario] = &[
         long: false,
         run: by_network_config,
     },
+    Scenario {
+        name: "A founder with each of the other network backends is Ready",
+        needs: ONE,
+        long: true,
+        run: by_backend,
+    },
 ];
+
+/// flannel's backends beside the default one.
+const BACKENDS: [&str; 2] = ["host-gw", "wireguard"];
 
 const CLOUD_CONFIG: &str =
     "#cloud-config\nhostname: from-user-data\nkubeboot:\n  role: init\n  node:\n    labels:\n      origin: user-data\n";
@@ -55,6 +64,20 @@ const META_DATA: &str = "instance-id: a-test\n";
 /// It can't be made.
 pub fn images(stage: &Stage) -> Result<Volume> {
     Ok(Volume::read_only(volumes::images(&stage.folder, &[oci::busybox()?])?))
+}
+
+fn by_backend(stage: &mut Stage) -> Result<()> {
+    for backend in BACKENDS {
+        let disk = stage.new_disk()?;
+        let mut spec = stage.founder(&disk);
+        spec.words.push(format!("kubeboot.network.backend={backend}"));
+        let machine = stage.start(spec)?;
+        let mut founded = stage.ready(machine).with_context(|| backend.to_owned())?;
+        let config = workload::on_node(&founded.kubectl, &["cat", "/run/kubeboot/config/flannel.json"])?;
+        ensure!(config.contains(&format!("\"{backend}\"")), "flannel is told: {config}");
+        stop(&mut *founded.machine)?;
+    }
+    Ok(())
 }
 
 fn by_firmware(stage: &mut Stage) -> Result<()> {
