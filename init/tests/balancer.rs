@@ -1,5 +1,6 @@
 //! `kubeboot balancer` as the process that systemd starts: what it holds open, and what it needs.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a test of a process, over sockets")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -265,7 +265,7 @@ fn two() -> (Authority, [Server; 2], Running) {
 }
 
 /// The server that a connection reached, and the other's name.
-fn sides<'a>(servers: &'a [Server; 2], name: u8) -> (&'a Server, u8) {
+fn sides(servers: &[Server; 2], name: u8) -> (&Server, u8) {
     if name == b'A' { (&servers[0], b'B') } else { (&servers[1], b'A') }
 }
 
