@@ -24,7 +24,7 @@ use self::files::Watched;
 use self::pipe::{Pipe, Side};
 use self::table::{Key, Table, Token};
 use super::{clock, random, systemd};
-use crate::balancer::{self, Action, Balancer, Finding, Times, View};
+use crate::balancer::{self, Action, Balancer, Times, View};
 
 /// Most connections that are taken in one go.
 const BURST: usize = 64;
@@ -235,7 +235,7 @@ impl Shell {
             pipe.address = address;
             let Ok(socket) = begun else {
                 pipe.tried.push(address);
-                self.mind.doubt(now, address);
+                self.doubt(now, address);
                 continue;
             };
             pipe.server = Some(socket);
@@ -259,7 +259,7 @@ impl Shell {
         pipe.server = None;
         pipe.watched[1] = EpollFlags::empty();
         self.mind.closed(address);
-        self.mind.doubt(now, address);
+        self.doubt(now, address);
         self.dial(now, key);
     }
 
@@ -330,10 +330,19 @@ impl Shell {
                 self.dial_failed(now, key);
             }
         }
-        let late = self.checks.values_mut().filter(|check| check.deadline.is_some_and(|deadline| deadline <= now));
-        let found: Vec<(SocketAddr, Finding)> = late.map(|check| (check.address, check.late())).collect();
-        for (address, finding) in found {
-            self.mind.found(now, address, finding);
+        let late = self.checks.iter_mut().filter(|(_, check)| check.deadline.is_some_and(|deadline| deadline <= now));
+        let ended: Vec<(u32, Progress)> = late.map(|(id, check)| (*id, check.late())).collect();
+        for (id, progress) in ended {
+            self.progressed(now, id, progress);
+        }
+    }
+
+    /// A connection to a server could not be made: whether its machine is there, only a new connection says.
+    fn doubt(&mut self, now: Duration, address: SocketAddr) {
+        self.mind.doubt(now, address);
+        if let Some((id, check)) = self.checks.iter_mut().find(|(_, check)| check.address == address) {
+            let (id, progress) = (*id, check.renew());
+            self.progressed(now, id, progress);
         }
     }
 

@@ -26,7 +26,8 @@ const ROUNDS: usize = 16;
 /// How long a check may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
-    /// To connect: longer than the second after which the kernel asks again.
+    /// To connect: longer than the second after which the kernel asks again. Also to answer on a connection that was
+    /// kept, before a new one is tried.
     pub(super) connect: Duration,
     /// To answer, once connected.
     pub(super) answer: Duration,
@@ -103,7 +104,8 @@ impl Check {
                 Err(error) => self.ended(broken(&error)),
             };
         }
-        self.deadline = Some(now + patience.answer);
+        // Should its machine be gone, a new connection says so sooner than the kernel gives this one up.
+        self.deadline = Some(now + patience.connect);
         self.ask(now);
         self.event(now, EpollFlags::EPOLLOUT, trust, patience)
     }
@@ -113,19 +115,25 @@ impl Check {
         self.deadline.is_some()
     }
 
-    /// The connection was used, or was not: it has to be another the next time.
+    /// The next check has to make a new connection.
     pub(super) fn drop_link(&mut self) {
         self.link = None;
     }
 
+    /// Gives up a connection that was kept, used just now or not: a new one says more. One that is new is left alone.
+    pub(super) fn renew(&mut self) -> Progress {
+        if self.fresh && self.is_busy() { Progress::Waiting } else { self.lost() }
+    }
+
     /// The time for the check that is under way has passed.
-    pub(super) fn late(&mut self) -> Finding {
+    pub(super) fn late(&mut self) -> Progress {
         let connected = self.link.as_ref().is_some_and(|link| link.tls.is_some());
-        self.drop_link();
-        self.deadline = None;
-        match connected {
-            true => Finding::Unwell { why: "it takes connections and does not answer in time".to_owned() },
-            false => Finding::Unreachable { why: "nothing comes back from it".to_owned() },
+        match (self.fresh, connected) {
+            (false, _) => self.lost(),
+            (true, true) => {
+                self.ended(Finding::Unwell { why: "it takes connections and does not answer in time".to_owned() })
+            }
+            (true, false) => self.ended(Finding::Unreachable { why: "nothing comes back from it".to_owned() }),
         }
     }
 
