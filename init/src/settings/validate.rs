@@ -269,7 +269,7 @@ impl Judge {
         if !self.values.contains_key("addons") {
             return vec!["coredns".to_owned()];
         }
-        self.list("addons", |name| name == "coredns")
+        self.list("addons", rules::is_addon)
     }
 
     /// Rules that span keys.
