@@ -6,6 +6,7 @@ pub mod batch;
 pub mod clock;
 pub mod console;
 pub mod disk;
+pub mod enrolment;
 pub mod execute;
 pub mod facts;
 pub mod files;
