@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::signature::Ed25519KeyPair;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::random;
 use crate::certificates::expiry::Validity;
 use crate::certificates::{Authority, Purpose, Request, San, Unix};
+use crate::enrolment::{Keys, Sign};
 
 /// A key or certificate could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +151,35 @@ pub fn ed25519() -> Result<Zeroizing<String>, KeyError> {
     Ok(pem)
 }
 
+/// An Ed25519 key that can sign: the cluster's identity key, or a node's. No `Debug`: it holds a secret.
+pub struct Ed25519(Ed25519KeyPair);
+
+impl Ed25519 {
+    /// A key from its file, PEM (PKCS#8).
+    ///
+    /// # Errors
+    /// It can't be parsed.
+    pub fn load(pem: &[u8]) -> Result<Self, KeyError> {
+        let bad = |reason: String| KeyError { operation: "read an Ed25519 key".to_owned(), reason };
+        let (_, block) = x509_parser::pem::parse_x509_pem(pem).map_err(|error| bad(error.to_string()))?;
+        let der = Zeroizing::new(block.contents);
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map_err(|error| bad(error.to_string()))?;
+        Ok(Ed25519(pair))
+    }
+}
+
+impl Sign for Ed25519 {
+    fn public(&self) -> [u8; 32] {
+        self.0.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes")
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
+    }
+}
+
+impl Keys for Ed25519 {}
+
 fn parameters(validity: Validity, common_name: &str, organizations: &[String]) -> CertificateParams {
     let moment = |unix| date_time_ymd(1970, 1, 1) + Duration::from_secs(unix);
     let mut params = CertificateParams::default();
@@ -268,6 +298,9 @@ mod tests {
     #[test]
     fn an_identity_key_reads_back() {
         let key = ed25519().unwrap();
-        assert_eq!(check::ed25519_public_half(key.as_bytes()).unwrap().len(), 32);
+        let public = check::ed25519_public_half(key.as_bytes()).unwrap();
+        let loaded = Ed25519::load(key.as_bytes()).unwrap();
+        assert_eq!(loaded.public()[..], public[..]);
+        assert!(check::ed25519_verifies(&public, b"message", &loaded.sign(b"message")));
     }
 }

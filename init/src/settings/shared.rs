@@ -20,15 +20,8 @@ const FORMAT: i64 = 1;
 /// The uplink's MTU: a machine that names its own keeps that, because uplinks differ.
 const MTU: &str = "network.mtu";
 /// The shared keys.
-const KEYS: [&str; 7] = [
-    "cluster.pod-cidr",
-    "cluster.service-cidr",
-    "cluster.dns-domain",
-    "network.backend",
-    MTU,
-    "proxy.mode",
-    "addons",
-];
+const KEYS: [&str; 7] =
+    ["cluster.pod-cidr", "cluster.service-cidr", "cluster.dns-domain", "network.backend", MTU, "proxy.mode", "addons"];
 
 /// What all nodes share.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,7 +155,8 @@ mod tests {
     #[test]
     fn what_a_newer_control_plane_names_besides_is_passed_over() {
         let text = text(&Settings::default());
-        let newer = text.replace("[network]", "[network]\njumbo = true").replace("[\"coredns\"]", "[\"coredns\", \"metrics\"]");
+        let newer =
+            text.replace("[network]", "[network]\njumbo = true").replace("[\"coredns\"]", "[\"coredns\", \"metrics\"]");
         assert_eq!(of(&format!("colour = \"blue\"\n{newer}\n[storage]\nclass = \"fast\"\n")), of(&text));
     }
 
@@ -196,10 +190,14 @@ mod tests {
         for key in ["cluster.pod-cidr", MTU, "name"] {
             own.origins.insert(key.to_owned(), Origin::whole(Source::KernelCommandLine));
         }
-        let cluster = Settings { network: Network { backend: Backend::HostGw, mtu: Some(1450) }, ..Settings::default() };
+        let cluster =
+            Settings { network: Network { backend: Backend::HostGw, mtu: Some(1450) }, ..Settings::default() };
         let (merged, differences) = of(&text(&cluster)).over(&own);
         let told: Vec<String> = differences.iter().map(ToString::to_string).collect();
-        assert_eq!(told, ["cluster.pod-cidr stays \"10.244.0.0/16\"; \"10.1.0.0/16\" is ignored (kernel command line)"]);
+        assert_eq!(
+            told,
+            ["cluster.pod-cidr stays \"10.244.0.0/16\"; \"10.1.0.0/16\" is ignored (kernel command line)"]
+        );
         assert_eq!((merged.settings.network.mtu, merged.settings.network.backend), (Some(1400), Backend::HostGw));
         assert_eq!(merged.settings.name.as_deref(), Some("w-1"));
         assert_eq!(merged.origins["proxy.mode"].source, Source::Cluster);
