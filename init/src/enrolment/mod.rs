@@ -23,6 +23,7 @@ pub mod note;
 pub mod operator;
 mod proven;
 pub mod reason;
+pub mod seeking;
 pub mod server;
 pub mod ssh;
 pub mod transcript;
@@ -69,4 +70,4 @@ impl Sign for SigningKey {
 impl Keys for SigningKey {}
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{Finding, Outcome, Subject, error, given, warning};
 use crate::facts::ports::WATCHED;
 use crate::facts::{NoNodeAddress, Socket};
-use crate::settings::{Backend, Cidr};
+use crate::settings::{Backend, Cidr, Role};
 
 pub(super) fn node_address(subject: &Subject) -> Outcome {
     let facts = subject.facts;
@@ -77,6 +77,9 @@ fn address_fix(problem: &NoNodeAddress, family: &str) -> String {
 }
 
 pub(super) fn overlaps(subject: &Subject) -> Outcome {
+    if subject.role == Role::Worker && !subject.facts.established {
+        return Outcome::Unchecked("the cluster's networks are known once this machine has joined".to_owned());
+    }
     let cluster = &subject.settings.cluster;
     let (pods, services) = (cluster.pod_cidr, cluster.service_cidr);
     let both = format!("pods ({}) and Services ({}) share addresses", pods, services);

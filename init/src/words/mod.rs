@@ -4,7 +4,7 @@ mod block;
 mod welcome;
 
 pub use block::Block;
-pub use welcome::{Ready, no_role, prompt_help, seed};
+pub use welcome::{Member, Ready, no_role, prompt_help, seed};
 
 use std::time::Duration;
 

@@ -8,4 +8,4 @@ mod table;
 mod texts;
 mod trace;
 mod transcript;
-mod world;
+pub(crate) mod world;
