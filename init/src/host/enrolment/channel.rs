@@ -8,7 +8,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection, Stream};
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use zeroize::Zeroizing;
 
 use super::tls;
@@ -129,14 +129,31 @@ impl Channel {
     /// # Errors
     /// [`Broken`]. A message longer than `most` is not read.
     pub fn receive(&mut self, most: usize) -> Result<Zeroizing<Vec<u8>>, Broken> {
-        let mut timed = Timed { socket: &self.socket, until: self.until() };
-        let mut stream = Stream::new(&mut self.tls, &mut timed);
+        let until = self.until();
         let mut length = [0; 4];
-        stream.read_exact(&mut length)?;
+        self.read_exact(&mut length, until)?;
         let length = announced(length, most).map_err(Broken::Long)?;
         let mut message = Zeroizing::new(vec![0; length]);
-        stream.read_exact(&mut message)?;
+        self.read_exact(&mut message, until)?;
         Ok(message)
+    }
+
+    fn read_exact(&mut self, mut buffer: &mut [u8], until: Instant) -> Result<(), Broken> {
+        let mut timed = Timed { socket: &self.socket, until };
+        while !buffer.is_empty() {
+            match self.tls.reader().read(buffer) {
+                Ok(0) => return Err(Broken::Closed),
+                Ok(count) => buffer = &mut buffer[count..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let (read, written) = self.tls.complete_io(&mut timed)?;
+                    if read + written == 0 {
+                        return Err(Broken::Closed);
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Sends a message.
@@ -145,10 +162,16 @@ impl Channel {
     /// [`Broken`].
     pub fn send(&mut self, message: &[u8]) -> Result<(), Broken> {
         let mut timed = Timed { socket: &self.socket, until: self.until() };
-        let mut stream = Stream::new(&mut self.tls, &mut timed);
-        stream.write_all(&prefix(message))?;
-        stream.write_all(message)?;
-        stream.flush()?;
+        for mut part in [&prefix(message)[..], message] {
+            // What TLS takes at once is bounded.
+            while !part.is_empty() {
+                let count = self.tls.writer().write(part)?;
+                part = &part[count..];
+                while self.tls.wants_write() {
+                    self.tls.write_tls(&mut timed)?;
+                }
+            }
+        }
         Ok(())
     }
 
