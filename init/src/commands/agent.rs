@@ -22,6 +22,8 @@ const RECONCILE: Duration = Duration::from_secs(300);
 const RENEW: Duration = Duration::from_secs(1800);
 /// How often a worker asks where the API servers are: control planes come and go by hand, and one that stays is enough.
 const ENDPOINTS: Duration = Duration::from_secs(30);
+/// How long no API server answers before a worker asks a control plane where they are, and between asking.
+const LOST: Duration = Duration::from_secs(60);
 /// When they are first looked at: boot has just done so, but a time server may have set the clock since.
 const FIRST_RENEW: Duration = Duration::from_secs(60);
 /// A clock that moves by more than this between two looks was set, in seconds.
@@ -96,13 +98,15 @@ struct Agent<'a> {
     root: &'a Root,
     this: ThisNode,
     api: Api,
+    /// When an API server answered last, or a control plane was asked where they are.
+    heard: Duration,
 }
 
 impl<'a> Agent<'a> {
     fn new(root: &'a Root) -> Result<Self, String> {
         let this = ThisNode::load(root)?;
         let api = this.api(root).map_err(|error| error.to_string())?;
-        Ok(Agent { root, this, api })
+        Ok(Agent { root, this, api, heard: clock::monotonic() })
     }
 
     fn work(&mut self, report: &mut Report) -> String {
@@ -179,8 +183,10 @@ impl<'a> Agent<'a> {
             {
                 eprintln!("kubeboot: {error}");
             }
+            self.find_servers();
             backoff.pause();
         }
+        self.heard = clock::monotonic();
         waited
     }
 
@@ -238,9 +244,14 @@ impl<'a> Agent<'a> {
         }
     }
 
-    fn endpoints(&self) -> Result<(), String> {
+    fn endpoints(&mut self) -> Result<(), String> {
+        let found = reconcile::api_servers(&self.api);
+        match &found {
+            Err(ApiError::Unreachable { .. }) => self.find_servers(),
+            _ => self.heard = clock::monotonic(),
+        }
         // An answer that names nobody says nothing of where they are: what was known before stays.
-        let Some(record) = reconcile::api_servers(&self.api).map_err(|error| error.to_string())? else { return Ok(()) };
+        let Some(record) = found.map_err(|error| error.to_string())? else { return Ok(()) };
         let path = self.root.path(paths::ENDPOINTS);
         match files::ensure(&path, record.text().as_bytes(), 0o644) {
             Ok(false) => {}
@@ -251,6 +262,19 @@ impl<'a> Agent<'a> {
             Err(error) => return Err(format!("write {}: {error}. What was there before still is", paths::ENDPOINTS)),
         }
         Ok(())
+    }
+
+    /// A worker whose API servers have not answered for long asks the control planes themselves: all that it knows may have
+    /// gone while it was off.
+    fn find_servers(&mut self) {
+        if self.this.is_control_plane() || clock::monotonic().saturating_sub(self.heard) < LOST {
+            return;
+        }
+        match renewal::ask_where(self.root, &self.this) {
+            Ok(()) => println!("a control plane said where the API servers are"),
+            Err(error) => println!("{error}"),
+        }
+        self.heard = clock::monotonic();
     }
 
     fn add_ons(&self, report: &mut Report) -> Result<bool, ApiError> {

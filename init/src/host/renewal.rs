@@ -3,7 +3,7 @@
 use super::execute::Failed;
 use super::files;
 use super::founder::{self, Unfinished};
-use super::joining::{Asker, By, known_hosts};
+use super::joining::{Asker, By, Granted, known_hosts};
 use super::node::ThisNode;
 use super::root::Root;
 use super::{clock, worker};
@@ -66,16 +66,32 @@ fn renew_worker(root: &Root, this: &ThisNode) -> Result<Renewed, String> {
     let failed = |error: Failed| error.to_string();
     worker::act(root, before, None, |_, _| {}).map_err(failed)?;
     if !after.is_empty() {
-        let release = this.seat.version.parse().map_err(|error: crate::release::VersionError| error.to_string())?;
-        let hosts = known_hosts(root, &this.settings.join);
-        let by = By::NodeKey(this.cluster.clone());
-        let asker = Asker::new(root, by, &this.node, release, hosts, this.frozen.clone())?;
-        let granted = asker.ask_once().map_err(|block| block.line())?;
-        worker::act(root, after, Some(&granted), |_, _| {}).map_err(failed)?;
+        worker::act(root, after, Some(&come_back(root, this)?), |_, _| {}).map_err(failed)?;
     }
     let kubelet =
         steps.iter().any(|step| matches!(step, Step::Return { leaves, .. } if leaves.contains(&Leaf::KubeletClient)));
     Ok(Renewed { words: words(&steps), operators: Vec::new(), kubelet })
+}
+
+/// Asks a control plane where the API servers are: for a worker that reaches none where they were.
+///
+/// # Errors
+/// In words; what was known before still is.
+pub fn ask_where(root: &Root, this: &ThisNode) -> Result<(), String> {
+    let _lock = founder::lock(root).map_err(|error| Unfinished::Lock(error).to_string())?;
+    let because = "no API server answers where they were".to_owned();
+    let steps = [Step::Return { leaves: Vec::new(), because }, Step::Flush];
+    let granted = come_back(root, this)?;
+    worker::act(root, &steps, Some(&granted), |_, _| {}).map_err(|error| error.to_string())
+}
+
+/// What a control plane gives this node again, asked once by its node key.
+fn come_back(root: &Root, this: &ThisNode) -> Result<Granted, String> {
+    let release = this.seat.version.parse().map_err(|error: crate::release::VersionError| error.to_string())?;
+    let hosts = known_hosts(root, &this.settings.join);
+    let by = By::NodeKey(this.cluster.clone());
+    let asker = Asker::new(root, by, &this.node, release, hosts, this.frozen.clone())?;
+    asker.ask_once().map_err(|block| block.line())
 }
 
 /// What a worker's files are compared with.

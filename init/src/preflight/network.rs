@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Finding, Outcome, Subject, error, given, warning};
+use super::{Finding, Outcome, Severity, Subject, error, given, warning};
 use crate::facts::ports::WATCHED;
 use crate::facts::{NoNodeAddress, Socket};
 use crate::settings::{Backend, Cidr, Role};
@@ -77,9 +77,6 @@ fn address_fix(problem: &NoNodeAddress, family: &str) -> String {
 }
 
 pub(super) fn overlaps(subject: &Subject) -> Outcome {
-    if subject.role == Role::Worker && !subject.facts.established {
-        return Outcome::Unchecked("the cluster's networks are known once this machine has joined".to_owned());
-    }
     let cluster = &subject.settings.cluster;
     let (pods, services) = (cluster.pod_cidr, cluster.service_cidr);
     let both = format!("pods ({}) and Services ({}) share addresses", pods, services);
@@ -108,6 +105,14 @@ pub(super) fn overlaps(subject: &Subject) -> Outcome {
         for (what, setting, cidr) in named.iter().filter(|(_, _, cidr)| cidr.contains(*server)) {
             let found = format!("the name server {server} has an address of {what} ({})", cidr);
             findings.push(error(found, fix(setting)));
+        }
+    }
+    if subject.role == Role::Worker && !subject.facts.established {
+        // The blocks that count are the cluster's, which this machine learns when it joins.
+        for finding in &mut findings {
+            finding.severity = Severity::Warning;
+            finding.fix =
+                "none is needed if the cluster has other blocks; else move this machine to another network".to_owned();
         }
     }
     match &subject.facts.network {

@@ -131,14 +131,14 @@ pub fn no_role(shell: bool, paint: Paint) -> String {
          \n  on the kernel command line\n      {}\n\
          \n  in the file user-data on a volume labelled cidata\n      {}\n      {}\n      {}\n\
          \n  as a systemd credential, for example by SMBIOS type 11\n      {}\n\
-         \nA worker of a cluster gets role worker, and beside it token and join:\n      {}\n\
+         \nFor a worker of a cluster: its token (kb1w-…) as the credential kubeboot.token, and\n      {}\n\
          \nOr do it from here:\n{}",
         strong("kubeboot.role=init"),
         strong("#cloud-config"),
         strong("kubeboot:"),
         strong("  role: init"),
         strong("io.systemd.credential:kubeboot.role=init"),
-        strong("kubeboot.role=worker kubeboot.token=kb1w-… kubeboot.join=HOST"),
+        strong("kubeboot.role=worker kubeboot.join=HOST"),
         prompt_help(shell, paint),
     )
 }

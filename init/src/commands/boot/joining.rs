@@ -47,6 +47,7 @@ fn take(root: &Root, told: &mut Told, steps: &[Step], granted: Option<&Granted>)
 
 /// Asks until a control plane has granted what is needed. Each new reason for waiting is told once.
 fn ask(root: &Root, told: &mut Told, member: &Member) -> Result<Granted, Stop> {
+    let start = clock::monotonic();
     let seat = node::seat(root).map_err(|why| failed(&why))?;
     let release = seat.version.parse().map_err(|error: crate::release::VersionError| failed(&error.to_string()))?;
     let (by, hosts) = match &member.token {
@@ -68,7 +69,9 @@ fn ask(root: &Root, told: &mut Told, member: &Member) -> Result<Granted, Stop> {
             // News, whatever the attempt before ended with.
             told.release();
             told.say(|paint| block.text(paint));
-            told.emit(What::Error { command: "boot".to_owned(), message: block.line() });
+            // Waiting is no error: who watches a machine must not give it up for this.
+            let (step, outcome) = (format!("ask a control plane: {}", block.line()), Outcome::Failed);
+            told.emit(What::Step { step, outcome, seconds: clock::monotonic().saturating_sub(start).as_secs_f64() });
         })
         .map_err(refused)
 }

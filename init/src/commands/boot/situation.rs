@@ -164,12 +164,12 @@ pub enum Goal {
     /// The founder of a cluster.
     Founder {
         /// What should be on disk.
-        founder: Founder,
+        founder: Box<Founder>,
         /// The seed that the operator gave.
         seed: Option<Seed>,
     },
     /// A worker.
-    Worker(Member),
+    Worker(Box<Member>),
 }
 
 /// A machine that joins a cluster, or has joined.
@@ -221,12 +221,12 @@ impl Situation {
         };
         let node = node(root, &facts, settings, address.ip);
         let goal = match role {
-            Role::Worker => Goal::Worker(Member {
+            Role::Worker => Goal::Worker(Box::new(Member {
                 worker: Worker { node },
                 settings: settings.clone(),
                 own: force.frozen.clone(),
                 token: join_token(force)?,
-            }),
+            })),
             Role::Init | Role::ControlPlane => Goal::founder(force, node),
         };
         Ok(Situation { goal, mtu: address.mtu })
@@ -250,7 +250,7 @@ impl Situation {
 
     /// Whether the cluster's settings are known: a machine that joins learns them when it is admitted.
     pub fn knows_its_cluster(&self) -> bool {
-        !matches!(&self.goal, Goal::Worker(Member { token: Some(_), .. }))
+        !matches!(&self.goal, Goal::Worker(member) if member.token.is_some())
     }
 
     /// Compares what should be with what is.
@@ -261,8 +261,8 @@ impl Situation {
         let now = clock::unix();
         match &self.goal {
             Goal::Founder { founder, .. } => plan::plan(founder, &founder::look(root, founder), now),
-            Goal::Worker(Member { worker, .. }) => {
-                plan::worker::plan(worker, &worker::look(root, worker), now, When::Lost)
+            Goal::Worker(member) => {
+                plan::worker::plan(&member.worker, &worker::look(root, &member.worker), now, When::Lost)
             }
         }
     }
@@ -292,7 +292,7 @@ impl Goal {
             given: seed.as_ref().map(|seed| seed.founding_key().public()),
             frozen: force.frozen.text(),
         };
-        Goal::Founder { founder, seed }
+        Goal::Founder { founder: Box::new(founder), seed }
     }
 }
 

@@ -12,7 +12,7 @@ use super::enrolment::channel::{Broken, Channel, Times};
 use super::enrolment::tls;
 use super::keys::{self, Ed25519};
 use super::root::Root;
-use super::{clock, files, random, wait};
+use super::{clock, files, random, systemd, wait};
 use crate::certificates::Unix;
 use crate::certificates::profile::of_every_node;
 use crate::enrolment::failure::Failure;
@@ -171,6 +171,8 @@ impl Asker {
                 }
             };
             for address in addresses {
+                // Each exchange is bounded; all of them together may take longer than the agent's watchdog allows.
+                systemd::alive();
                 match self.exchange(&address) {
                     Ok(enrolled) => return Ok(Admitted { server: address.to_string(), enrolled }),
                     Err(trouble) => troubles.push(trouble),
