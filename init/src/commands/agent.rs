@@ -1,11 +1,14 @@
 //! `kubeboot agent`: keeps the cluster's objects and the node's certificates what they should be, while the node runs.
 //!
-//! One thread, one loop: each duty has its own interval, and a duty that fails is tried again sooner, with backoff.
+//! One thread, one loop: each duty has its own interval, and a duty that fails is tried again sooner, with backoff. On a
+//! control plane the server that takes machines in has threads of its own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::exit::Exit;
 use crate::host::api::{Api, ApiError};
+use crate::host::enrolment::cluster::Enrolment;
 use crate::host::node::ThisNode;
 use crate::host::report::Report;
 use crate::host::root::Root;
@@ -56,16 +59,22 @@ pub fn run(_: &Args) -> Exit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Duty {
     AddOns,
+    Enrolment,
     Labels,
     Approvals,
     Renewals,
 }
 
 /// The duties in the order in which they are first done. Permissions and add-ons come first: others wait for them.
-const DUTIES: [(Duty, Duration); 4] =
-    [(Duty::AddOns, RECONCILE), (Duty::Labels, RECONCILE), (Duty::Approvals, APPROVE), (Duty::Renewals, RENEW)];
+const DUTIES: [(Duty, Duration); 5] = [
+    (Duty::AddOns, RECONCILE),
+    (Duty::Enrolment, RECONCILE),
+    (Duty::Labels, RECONCILE),
+    (Duty::Approvals, APPROVE),
+    (Duty::Renewals, RENEW),
+];
 /// Where [`Duty::Renewals`] stands among them.
-const RENEWALS: usize = 3;
+const RENEWALS: usize = 4;
 
 /// Notices that the clock was set: wall time moves as monotonic time does, or somebody moved it.
 struct Watch {
@@ -90,13 +99,15 @@ struct Agent<'a> {
     root: &'a Root,
     this: ThisNode,
     api: Api,
+    /// Once machines are taken in.
+    enrolment: Option<Arc<Enrolment>>,
 }
 
 impl<'a> Agent<'a> {
     fn new(root: &'a Root) -> Result<Self, String> {
         let this = ThisNode::load(root)?;
         let api = this.api(root).map_err(|error| error.to_string())?;
-        Ok(Agent { root, this, api })
+        Ok(Agent { root, this, api, enrolment: None })
     }
 
     fn work(&mut self, report: &mut Report) -> String {
@@ -217,15 +228,42 @@ impl<'a> Agent<'a> {
         match duty {
             Duty::AddOns => self.add_ons(report).map_err(words),
             Duty::Labels => reconcile::node_labels(&self.api, &self.this.node.name, &self.this.settings).map_err(words),
+            Duty::Enrolment => self.enrolment(),
             Duty::Approvals => {
-                let own = &self.this.node.name;
-                for ruling in reconcile::kubelet_requests(&self.api, |node| node == own).map_err(words)? {
+                for ruling in reconcile::kubelet_requests(&self.api, |node| self.is_node(node)).map_err(words)? {
                     println!("{ruling}");
                 }
                 Ok(true)
             }
             Duty::Renewals => self.renew(report),
         }
+    }
+
+    /// Takes machines in, once everything is there that this needs; and sees that it stays there.
+    fn enrolment(&mut self) -> Result<bool, String> {
+        if !self.this.is_control_plane() {
+            return Ok(true);
+        }
+        if let Some(enrolment) = &self.enrolment {
+            return enrolment.prepare().map(|()| true);
+        }
+        let api = self.this.api(self.root).map_err(|error| error.to_string())?;
+        let enrolment = Arc::new(Enrolment::new(self.root, &self.this, Arc::new(api))?);
+        enrolment.prepare()?;
+        enrolment.serve()?;
+        println!("machines with a token are taken in on port {}", crate::host::enrolment::server::PORT);
+        self.enrolment = Some(enrolment);
+        Ok(true)
+    }
+
+    /// Whether a kubelet's request of that name is this cluster's to rule on.
+    fn is_node(&self, name: &str) -> bool {
+        let enrolled = self.enrolment.as_ref().map(|enrolment| enrolment.store.is_enrolled(name));
+        name == self.this.node.name
+            || enrolled.transpose().unwrap_or_else(|error| {
+                eprintln!("kubeboot: {error}. The request of {name} waits");
+                None
+            }) == Some(true)
     }
 
     fn add_ons(&self, report: &mut Report) -> Result<bool, ApiError> {
@@ -258,6 +296,9 @@ impl<'a> Agent<'a> {
         if !renewed.words.is_empty() {
             // Its own certificate may be among them.
             self.api = self.this.api(self.root).map_err(|error| error.to_string())?;
+            if let Some(enrolment) = &self.enrolment {
+                enrolment.renew(Arc::new(self.this.api(self.root).map_err(|error| error.to_string())?));
+            }
         }
         Ok(true)
     }
