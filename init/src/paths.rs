@@ -10,6 +10,11 @@ pub const STATE: &str = "/var/lib/kubeboot";
 pub const CLUSTER: &str = "/var/lib/kubeboot/cluster.json";
 /// The cluster's identity key (Ed25519, PKCS#8 PEM), mode 0600.
 pub const IDENTITY_KEY: &str = "/var/lib/kubeboot/identity.key";
+/// The public halves of the seed's join tokens, mode 0600, until the cluster has them. JSON. Without it the founding
+/// window is lost, and nothing else.
+pub const FOUNDING_TOKENS: &str = "/var/lib/kubeboot/founding-tokens.json";
+/// The key that seals the mesh's messages, 32 bytes, mode 0600.
+pub const MESH_KEY: &str = "/var/lib/kubeboot/mesh.key";
 /// A seed that the founder made itself, mode 0600, kept only until it was shown and the node was Ready once.
 pub const SEED: &str = "/var/lib/kubeboot/seed";
 /// The settings as first applied, with origins, mode 0600. JSON.

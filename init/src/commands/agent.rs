@@ -1,11 +1,14 @@
 //! `kubeboot agent`: keeps the cluster's objects and the node's certificates what they should be, while the node runs.
 //!
-//! One thread, one loop: each duty has its own interval, and a duty that fails is tried again sooner, with backoff.
+//! One thread, one loop: each duty has its own interval, and a duty that fails is tried again sooner, with backoff. On a
+//! control plane the server that takes machines in has threads of its own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::exit::Exit;
 use crate::host::api::{Api, ApiError};
+use crate::host::enrolment::cluster::Enrolment;
 use crate::host::node::ThisNode;
 use crate::host::report::Report;
 use crate::host::root::Root;
@@ -61,6 +64,7 @@ pub fn run(_: &Args) -> Exit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Duty {
     AddOns,
+    Enrolment,
     Labels,
     Approvals,
     Renewals,
@@ -70,8 +74,13 @@ enum Duty {
 
 /// A control plane's duties in the order in which they are first done. Permissions and add-ons come first: others wait for
 /// them.
-const CONTROL_PLANE: &[(Duty, Duration)] =
-    &[(Duty::AddOns, RECONCILE), (Duty::Labels, RECONCILE), (Duty::Approvals, APPROVE), (Duty::Renewals, RENEW)];
+const CONTROL_PLANE: &[(Duty, Duration)] = &[
+    (Duty::AddOns, RECONCILE),
+    (Duty::Enrolment, RECONCILE),
+    (Duty::Labels, RECONCILE),
+    (Duty::Approvals, APPROVE),
+    (Duty::Renewals, RENEW),
+];
 /// A worker's duties. What it may change of the cluster's objects its kubelet does.
 const WORKER: &[(Duty, Duration)] = &[(Duty::Endpoints, ENDPOINTS), (Duty::Renewals, RENEW)];
 
@@ -100,13 +109,15 @@ struct Agent<'a> {
     api: Api,
     /// When an API server answered last, or a control plane was asked where they are.
     heard: Duration,
+    /// Once machines are taken in.
+    enrolment: Option<Arc<Enrolment>>,
 }
 
 impl<'a> Agent<'a> {
     fn new(root: &'a Root) -> Result<Self, String> {
         let this = ThisNode::load(root)?;
         let api = this.api(root).map_err(|error| error.to_string())?;
-        Ok(Agent { root, this, api, heard: clock::monotonic() })
+        Ok(Agent { root, this, api, heard: clock::monotonic(), enrolment: None })
     }
 
     fn work(&mut self, report: &mut Report) -> String {
@@ -232,9 +243,9 @@ impl<'a> Agent<'a> {
         match duty {
             Duty::AddOns => self.add_ons(report).map_err(words),
             Duty::Labels => reconcile::node_labels(&self.api, &self.this.node.name, &self.this.settings).map_err(words),
+            Duty::Enrolment => self.enrolment(),
             Duty::Approvals => {
-                let own = &self.this.node.name;
-                for ruling in reconcile::kubelet_requests(&self.api, |node| node == own).map_err(words)? {
+                for ruling in reconcile::kubelet_requests(&self.api, |node| self.is_node(node)).map_err(words)? {
                     println!("{ruling}");
                 }
                 Ok(true)
@@ -277,6 +288,33 @@ impl<'a> Agent<'a> {
         self.heard = clock::monotonic();
     }
 
+    /// Takes machines in, once everything is there that this needs; and sees that it stays there.
+    fn enrolment(&mut self) -> Result<bool, String> {
+        if !self.this.is_control_plane() {
+            return Ok(true);
+        }
+        if let Some(enrolment) = &self.enrolment {
+            return enrolment.prepare().map(|()| true);
+        }
+        let api = self.this.api(self.root).map_err(|error| error.to_string())?;
+        let enrolment = Arc::new(Enrolment::new(self.root, &self.this, Arc::new(api))?);
+        enrolment.prepare()?;
+        enrolment.serve()?;
+        println!("machines with a token are taken in on port {}", crate::host::enrolment::server::PORT);
+        self.enrolment = Some(enrolment);
+        Ok(true)
+    }
+
+    /// Whether a kubelet's request of that name is this cluster's to rule on.
+    fn is_node(&self, name: &str) -> bool {
+        let enrolled = self.enrolment.as_ref().map(|enrolment| enrolment.store.is_enrolled(name));
+        name == self.this.node.name
+            || enrolled.transpose().unwrap_or_else(|error| {
+                eprintln!("kubeboot: {error}. The request of {name} waits");
+                None
+            }) == Some(true)
+    }
+
     fn add_ons(&self, report: &mut Report) -> Result<bool, ApiError> {
         let start = clock::monotonic();
         let wanted = addons::wanted(&self.this.settings, renewal::has_name_servers(self.root));
@@ -307,6 +345,9 @@ impl<'a> Agent<'a> {
         if !renewed.words.is_empty() || !self.this.is_control_plane() {
             // Its own certificate may be among them; a worker's is the kubelet's, which renews that by itself.
             self.api = self.this.api(self.root).map_err(|error| error.to_string())?;
+            if let Some(enrolment) = &self.enrolment {
+                enrolment.renew(Arc::new(self.this.api(self.root).map_err(|error| error.to_string())?));
+            }
         }
         Ok(true)
     }

@@ -178,6 +178,7 @@ fn welcome(root: &Root, this: &ThisNode, console: &mut Console) {
         operators: &operators,
         report: this.settings.report.as_deref(),
         shell: releases::has_shell(root),
+        join: this.is_control_plane().then_some(this.node.address),
     };
     console.say(|paint| ready.text(paint));
 }

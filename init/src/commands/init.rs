@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     kubeboot init                                  found a cluster; it makes its own seed and shows it\n  \
-    kubeboot init --token-file /root/seed.token    with a seed from `kubeboot token generate`\n  \
+    kubeboot init --token-file /root/seed.token    with a seed from `kubeboot token generate --seed`\n  \
     kubeboot init name=cp-1 node.ip=192.168.1.10   with settings (docs/settings.md)\n\n\
     The result is the same as starting the machine with kubeboot.role=init.")]
 pub struct Args {

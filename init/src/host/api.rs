@@ -3,11 +3,10 @@
 //! The few calls that kubeboot makes need no generated types: a manifest is data, and server-side apply takes it as it
 //! is (Kubernetes API conventions; KEP-555).
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
@@ -73,7 +72,7 @@ pub struct Api {
     agent: ureq::Agent,
     server: String,
     /// `apiVersion` → kinds → where they live; asked of the server once.
-    kinds: RefCell<BTreeMap<String, BTreeMap<String, Kind>>>,
+    kinds: Mutex<BTreeMap<String, BTreeMap<String, Kind>>>,
 }
 
 /// Where objects of a kind live.
@@ -156,7 +155,7 @@ impl Api {
             None => config.new_agent(),
             Some(address) => ureq::Agent::with_parts(config, DefaultConnector::default(), Fixed(address)),
         };
-        Ok(Api { agent, server: server.trim_end_matches('/').to_owned(), kinds: RefCell::default() })
+        Ok(Api { agent, server: server.trim_end_matches('/').to_owned(), kinds: Mutex::default() })
     }
 
     /// The server's address, `https://HOST:PORT`.
@@ -218,6 +217,29 @@ impl Api {
         self.json("PUT", path, request.send(object.to_string().as_bytes()))
     }
 
+    /// POST of a new object; `path` is its collection's.
+    ///
+    /// # Errors
+    /// [`ApiError::Unreachable`], [`ApiError::Refused`]: with 409 if there is one of its name.
+    pub fn post(&self, path: &str, object: &Value) -> Result<Value, ApiError> {
+        let request = self.agent.post(self.url(path)).content_type("application/json");
+        self.json("POST", path, request.send(object.to_string().as_bytes()))
+    }
+
+    /// DELETE of an object that is still in this version.
+    ///
+    /// # Errors
+    /// [`ApiError::Unreachable`], [`ApiError::Refused`]: with 409 if it is in another, with 404 if it is gone.
+    pub fn delete_version(&self, path: &str, version: &str) -> Result<Value, ApiError> {
+        let options = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"resourceVersion": version},
+        });
+        let request = self.agent.delete(self.url(path)).force_send_body().content_type("application/json");
+        self.json("DELETE", path, request.send(options.to_string().as_bytes()))
+    }
+
     /// DELETE; an object that is not there is no error. True when there was one.
     ///
     /// # Errors
@@ -251,9 +273,8 @@ impl Api {
     }
 
     fn kind(&self, version: &str, kind: &str) -> Result<Option<Kind>, ApiError> {
-        if let Some(kinds) = self.kinds.borrow().get(version)
-            && let Some(found) = kinds.get(kind)
-        {
+        let known = || self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known().get(version).and_then(|kinds| kinds.get(kind)) {
             return Ok(Some(found.clone()));
         }
         #[derive(Deserialize)]
@@ -267,7 +288,7 @@ impl Api {
         let kinds = list.resources.into_iter().filter(|resource: &Kind| !resource.name.contains('/'));
         let kinds: BTreeMap<String, Kind> = kinds.map(|resource| (resource.kind.clone(), resource)).collect();
         let found = kinds.get(kind).cloned();
-        self.kinds.borrow_mut().insert(version.to_owned(), kinds);
+        known().insert(version.to_owned(), kinds);
         Ok(found)
     }
 

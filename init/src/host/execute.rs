@@ -12,6 +12,7 @@ use super::keys::{self, KeyError, Signer};
 use super::root::Root;
 use super::{clock, files, random};
 use crate::certificates::{Authority, Form, Leaf, Unix, check};
+use crate::enrolment::objects::FoundingTokens;
 use crate::facts::EARLIEST;
 use crate::kubernetes::{encryption, kubeconfig};
 use crate::paths;
@@ -211,6 +212,8 @@ impl<'a> Executor<'a> {
         let founding = seed.founding_key();
         let mut record = Cluster::unsigned(random::bytes(), self.now, &founding.public(), &identity);
         record.certify(&founding.sign(&record.certified()));
+        // In place before the record is: what follows from the seed can't be made once the record stands.
+        self.stage(paths::FOUNDING_TOKENS, FoundingTokens::of(&seed).text().as_bytes(), 0o600)?;
         self.stage(paths::CLUSTER, record.text().as_bytes(), 0o600)
     }
 

@@ -170,7 +170,11 @@ pub fn kubelet_requests(api: &Api, enrolled: impl Fn(&str) -> bool) -> Result<Ve
         decided["kind"] = json!("CertificateSigningRequest");
         decided["status"]["conditions"] =
             json!([{"type": kind, "status": "True", "reason": "Kubeboot", "message": message}]);
-        api.put(&format!("{PATH}/{name}/approval"), &decided)?;
+        match api.put(&format!("{PATH}/{name}/approval"), &decided) {
+            // Another control plane has ruled on it meanwhile.
+            Err(error) if error.status() == Some(409) => continue,
+            ruled => ruled?,
+        };
         rulings.push(format!("{kind} certificate request {name}: {message}"));
     }
     Ok(rulings)

@@ -96,6 +96,7 @@ impl Founder {
         let mut files: Vec<String> = [
             paths::CLUSTER,
             paths::IDENTITY_KEY,
+            paths::FOUNDING_TOKENS,
             paths::SEED,
             paths::NODE,
             paths::FROZEN,

@@ -1,6 +1,11 @@
 //! The texts at the ends of a boot: a cluster that is ready, a machine that was told nothing.
 
+use std::net::IpAddr;
 use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::token::{Joiner, Token};
 
 use super::{Paint, Tone, duration};
 
@@ -23,6 +28,8 @@ pub struct Ready<'a> {
     pub report: Option<&'a str>,
     /// Whether people can log in here (the debug image).
     pub shell: bool,
+    /// Where further machines reach it, if it takes any in.
+    pub join: Option<IpAddr>,
 }
 
 impl Ready<'_> {
@@ -40,6 +47,7 @@ impl Ready<'_> {
         }
         out += "\n";
         out += &self.access(paint);
+        out += &self.join.map(|address| further(address, paint)).unwrap_or_default();
         out
     }
 
@@ -112,14 +120,29 @@ impl Member<'_> {
     }
 }
 
-/// A seed that the founder made itself. Secret: for the console only.
-pub fn seed(seed: &str, paint: Paint) -> String {
+/// How further machines are added. No secret is in it.
+fn further(address: IpAddr, paint: Paint) -> String {
     format!(
+        "\n{}\n  Start it with these, and with a token as a credential or in user-data:\n    kubeboot.role=worker \
+         kubeboot.join={address}\n  The token is the one for workers that comes from this cluster's seed, for 24 h from the \
+         founding,\n  or later a fresh one from kubeboot token create.\n",
+        paint.tone(Tone::Strong, "To add a machine:"),
+    )
+}
+
+/// A seed that the founder made itself. Secret: for the console only.
+pub fn seed(seed: &str, paint: Paint) -> Zeroizing<String> {
+    let worker = match Token::parse(seed) {
+        Ok(Token::Seed(seed)) => seed.join_token(Joiner::Worker).text(),
+        _ => Zeroizing::default(),
+    };
+    Zeroizing::new(format!(
         "\n{}\n\n  {}\n\n  It is shown here only, and only until the node has been Ready once. Write it down: from it come\n  the \
-         tokens by which further machines join.\n",
+         tokens by which further machines join within 24 h. This one is for workers:\n\n  {}\n",
         paint.tone(Tone::Note, "The cluster's seed. It is secret."),
         paint.tone(Tone::Strong, seed),
-    )
+        paint.tone(Tone::Strong, &worker),
+    ))
 }
 
 /// What to do with a machine that was given no role. `shell`: people can log in here (the debug image).

@@ -86,7 +86,7 @@ fn boot(root: &Root, told: &mut Told) -> Result<Exit, Stop> {
     told.flush();
     // Kept until the node was Ready once, and shown at each boot until then.
     if let Some(seed) = own_seed(root) {
-        told.secret(|paint| zeroize::Zeroizing::new(words::seed(seed.trim(), paint)));
+        told.secret(|paint| words::seed(seed.trim(), paint));
     }
     systemd::status("configured; the node's services are starting");
     Ok(Exit::Success)

@@ -5,6 +5,7 @@ mod exchanges;
 mod messages;
 mod operators;
 mod table;
+pub(crate) mod takings;
 mod texts;
 mod trace;
 mod transcript;
