@@ -1,0 +1,78 @@
+//! The file of API servers: `{"format":1,"servers":["192.0.2.10:6443","[2001:db8::1]:6443"]}`.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// Most servers that are read.
+pub const MOST: usize = 16;
+/// The form that is written and read.
+const FORMAT: u32 = 1;
+
+/// The file's contents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    format: u32,
+    servers: Vec<SocketAddr>,
+}
+
+/// API servers in the order of the file, each once.
+pub type Listed = Vec<SocketAddr>;
+
+/// The servers of a file.
+///
+/// # Errors
+/// What is wrong with it, in words: another form, no server, more than [`MOST`], one twice.
+pub fn parse(contents: &[u8]) -> Result<Listed, String> {
+    let file: File = serde_json::from_slice(contents).map_err(|error| error.to_string())?;
+    if file.format != FORMAT {
+        return Err(format!("expected format {FORMAT}, found {}", file.format));
+    }
+    if file.servers.is_empty() || file.servers.len() > MOST {
+        return Err(format!("expected 1 to {MOST} servers, found {}", file.servers.len()));
+    }
+    let distinct: BTreeSet<_> = file.servers.iter().collect();
+    if distinct.len() < file.servers.len() {
+        return Err("a server stands there twice".to_owned());
+    }
+    Ok(file.servers)
+}
+
+/// A file that lists `servers`.
+pub fn text(servers: &[SocketAddr]) -> String {
+    let file = File { format: FORMAT, servers: servers.to_vec() };
+    serde_json::to_string(&file).expect("numbers and strings") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let servers: Listed = ["192.0.2.10:6443", "[2001:db8::1]:6443"].map(|one| one.parse().unwrap()).into();
+        let written = text(&servers);
+        assert_eq!(written, "{\"format\":1,\"servers\":[\"192.0.2.10:6443\",\"[2001:db8::1]:6443\"]}\n");
+        assert_eq!(parse(written.as_bytes()).unwrap(), servers);
+    }
+
+    #[test]
+    fn what_is_no_list_of_servers_is_named() {
+        let cases = [
+            ("", "EOF"),
+            ("{\"format\":2,\"servers\":[\"192.0.2.10:6443\"]}", "expected format 1, found 2"),
+            ("{\"format\":1,\"servers\":[]}", "expected 1 to 16 servers, found 0"),
+            ("{\"format\":1,\"servers\":[\"192.0.2.10:1\",\"192.0.2.10:1\"]}", "twice"),
+            ("{\"format\":1,\"servers\":[\"one:6443\"]}", "invalid socket address"),
+            ("{\"format\":1,\"servers\":[\"192.0.2.10:6443\"],\"more\":1}", "unknown field"),
+        ];
+        for (contents, expected) in cases {
+            let error = parse(contents.as_bytes()).unwrap_err();
+            assert!(error.contains(expected), "{contents}: {error}");
+        }
+        let many: Vec<SocketAddr> = (0..=MOST).map(|last| format!("192.0.2.{last}:6443").parse().unwrap()).collect();
+        assert!(parse(text(&many).as_bytes()).is_err());
+    }
+}
