@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::sys::socket::Backlog;
 use rustls::ServerConfig;
 
 use super::channel::{Broken, Channel, Times};
@@ -32,6 +33,8 @@ use crate::words;
 pub const PORT: u16 = 7440;
 /// A connection's stack: TLS with ML-KEM is what takes most of it.
 const STACK: usize = 512 << 10;
+/// Connections that the kernel holds until they are accepted, at most.
+const QUEUE: i32 = 1024;
 /// Rounds of effects of one message at most: each is a look, a taking or an issue, of which there are few.
 const ROUNDS: usize = 20;
 /// Pause when no connection can be accepted, as without file descriptors.
@@ -110,6 +113,9 @@ pub fn start(
     times: Times,
     log: Box<Log>,
 ) -> Result<(), String> {
+    // The standard library's queue of 128 overflows in a crowd, and who finds it full tries again only after a second.
+    let queue = Backlog::new(QUEUE).and_then(|queue| nix::sys::socket::listen(&listener, queue));
+    queue.map_err(|error| format!("widen the queue of connections for enrolment: {error}"))?;
     let tls = tls::server().map_err(|error| error.to_string())?;
     let inner = Inner { gate: Gate::new(limits), sockets: BTreeMap::new(), noise: Default::default() };
     let shared = Arc::new(Shared { cluster, tls, times, log, inner: Mutex::new(inner) });
