@@ -39,8 +39,6 @@ pub const BOOTS: &str = "/var/lib/kubeboot/boots";
 pub const RESET: &str = "/var/lib/kubeboot/reset";
 /// Bound over /etc/kubernetes at boot.
 pub const KUBERNETES_STATE: &str = "/var/lib/kubeboot/kubernetes";
-/// The API servers as a worker knows them. JSON; `balancer::parse` has its form.
-pub const ENDPOINTS: &str = "/var/lib/kubeboot/endpoints.json";
 /// kubeadm's directory.
 pub const KUBERNETES: &str = "/etc/kubernetes";
 /// kubeadm's certificates and keys.

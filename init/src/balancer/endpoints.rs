@@ -3,20 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Serialize};
+use crate::plan::record::Endpoints;
 
 /// Most servers that are read.
 pub const MOST: usize = 16;
-/// The form that is written and read.
-const FORMAT: u32 = 1;
-
-/// The file's contents.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    format: u32,
-    servers: Vec<SocketAddr>,
-}
 
 /// API servers in the order of the file, each once.
 pub type Listed = Vec<SocketAddr>;
@@ -26,24 +16,19 @@ pub type Listed = Vec<SocketAddr>;
 /// # Errors
 /// What is wrong with it, in words: another form, no server, more than [`MOST`], one twice.
 pub fn parse(contents: &[u8]) -> Result<Listed, String> {
-    let file: File = serde_json::from_slice(contents).map_err(|error| error.to_string())?;
-    if file.format != FORMAT {
-        return Err(format!("expected format {FORMAT}, found {}", file.format));
+    let servers = Endpoints::parse(contents)?.servers;
+    if servers.is_empty() || servers.len() > MOST {
+        return Err(format!("expected 1 to {MOST} servers, found {}", servers.len()));
     }
-    if file.servers.is_empty() || file.servers.len() > MOST {
-        return Err(format!("expected 1 to {MOST} servers, found {}", file.servers.len()));
-    }
-    let distinct: BTreeSet<_> = file.servers.iter().collect();
-    if distinct.len() < file.servers.len() {
+    if servers.iter().collect::<BTreeSet<_>>().len() < servers.len() {
         return Err("a server stands there twice".to_owned());
     }
-    Ok(file.servers)
+    Ok(servers)
 }
 
-/// A file that lists `servers`.
+/// A file that lists `servers`, in this order.
 pub fn text(servers: &[SocketAddr]) -> String {
-    let file = File { format: FORMAT, servers: servers.to_vec() };
-    serde_json::to_string(&file).expect("numbers and strings") + "\n"
+    Endpoints { servers: servers.to_vec(), ..Endpoints::of([]) }.text()
 }
 
 #[cfg(test)]
@@ -53,9 +38,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let servers: Listed = ["192.0.2.10:6443", "[2001:db8::1]:6443"].map(|one| one.parse().unwrap()).into();
-        let written = text(&servers);
-        assert_eq!(written, "{\"format\":1,\"servers\":[\"192.0.2.10:6443\",\"[2001:db8::1]:6443\"]}\n");
-        assert_eq!(parse(written.as_bytes()).unwrap(), servers);
+        assert_eq!(parse(text(&servers).as_bytes()).unwrap(), servers);
     }
 
     #[test]
@@ -66,7 +49,6 @@ mod tests {
             ("{\"format\":1,\"servers\":[]}", "expected 1 to 16 servers, found 0"),
             ("{\"format\":1,\"servers\":[\"192.0.2.10:1\",\"192.0.2.10:1\"]}", "twice"),
             ("{\"format\":1,\"servers\":[\"one:6443\"]}", "invalid socket address"),
-            ("{\"format\":1,\"servers\":[\"192.0.2.10:6443\"],\"more\":1}", "unknown field"),
         ];
         for (contents, expected) in cases {
             let error = parse(contents.as_bytes()).unwrap_err();
