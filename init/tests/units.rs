@@ -62,7 +62,8 @@ fn boot_is_tried_again_for_what_may_pass_and_for_nothing_else() {
     assert_eq!(value(unit, "RestartSec"), Some(kubeboot::exit::TRIED_AGAIN_AFTER.to_string().as_str()));
     let kept = value(unit, "RestartPreventExitStatus").expect("the setting");
     let kept: Vec<&str> = kept.split(' ').collect();
-    let all = [Exit::Failure, Exit::BadInput, Exit::Preflight, Exit::Damaged, Exit::Timeout, Exit::NoRole];
+    let all =
+        [Exit::Failure, Exit::BadInput, Exit::Preflight, Exit::Damaged, Exit::Timeout, Exit::NoRole, Exit::Refused];
     for exit in all {
         assert_eq!(kept.contains(&exit.code().to_string().as_str()), !exit.is_tried_again(), "{exit:?}");
     }

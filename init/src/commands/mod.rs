@@ -6,6 +6,7 @@ mod etc;
 mod health;
 mod images;
 mod init;
+mod join;
 mod os_health;
 mod plan;
 mod preflight;
@@ -52,6 +53,8 @@ enum Command {
     Preflight(preflight::Args),
     /// Found a cluster on this machine, by hand
     Init(init::Args),
+    /// Join a cluster with this machine, by hand
+    Join(join::Args),
     /// On the console of a machine that was given no role: say what to do and offer it
     #[command(hide = true)]
     Prompt(prompt::Args),
@@ -98,6 +101,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Etc(args) => etc::run(&args),
         Command::Preflight(args) => preflight::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::Join(args) => join::run(&args),
         Command::Prompt(args) => prompt::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Reset(args) => reset::run(&args),

@@ -26,6 +26,7 @@ pub mod objects;
 pub mod operator;
 mod proven;
 pub mod reason;
+pub mod seeking;
 pub mod server;
 pub mod ssh;
 pub mod taking;

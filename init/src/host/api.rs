@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use base64::Engine;
 use serde::Deserialize;
 use serde_json::Value;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, TlsProvider, parse_pem};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use zeroize::Zeroizing;
 
 /// Who owns the fields that kubeboot applies.
@@ -99,7 +102,14 @@ impl Api {
         let ca = read("certificate-authority", &cluster.certificate_authority_data, &cluster.certificate_authority)?;
         let certificate = read("client-certificate", &user.client_certificate_data, &user.client_certificate)?;
         let key = read("client-key", &user.client_key_data, &user.client_key)?;
-        Self::new(&cluster.server, &ca, Some((&certificate, &key)))
+        let identity = Some((certificate.as_slice(), key.as_slice()));
+        match &cluster.tls_server_name {
+            None => Self::new(&cluster.server, &ca, identity),
+            Some(name) => {
+                let (url, address) = named(&cluster.server, name).map_err(wrong)?;
+                Self::build(&url, &ca, identity, Some(address))
+            }
+        }
     }
 
     /// Trusts the PEM certificates in `ca`; `identity` is a PEM chain and its key.
@@ -107,6 +117,16 @@ impl Api {
     /// # Errors
     /// [`ApiError::Kubeconfig`] for texts that hold no certificate or no key.
     pub fn new(server: &str, ca: &[u8], identity: Option<(&[u8], &[u8])>) -> Result<Self, ApiError> {
+        Self::build(server, ca, identity, None)
+    }
+
+    /// `at`: where the server is, whatever its name in the URL says.
+    fn build(
+        server: &str,
+        ca: &[u8],
+        identity: Option<(&[u8], &[u8])>,
+        at: Option<SocketAddr>,
+    ) -> Result<Self, ApiError> {
         let roots = certificates(ca, "the certificate authority")?;
         let client = match identity {
             None => None,
@@ -121,7 +141,7 @@ impl Api {
             .root_certs(RootCerts::new_with_certs(&roots))
             .client_cert(client)
             .build();
-        let agent = ureq::Agent::config_builder()
+        let config = ureq::Agent::config_builder()
             .tls_config(tls)
             .https_only(true)
             .proxy(None)
@@ -130,8 +150,11 @@ impl Api {
             .timeout_connect(Some(Duration::from_secs(3)))
             .timeout_global(Some(Duration::from_secs(30)))
             .user_agent(concat!("kubeboot/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
+            .build();
+        let agent = match at {
+            None => config.new_agent(),
+            Some(address) => ureq::Agent::with_parts(config, DefaultConnector::default(), Fixed(address)),
+        };
         Ok(Api { agent, server: server.trim_end_matches('/').to_owned(), kinds: Mutex::default() })
     }
 
@@ -300,6 +323,30 @@ impl Api {
     }
 }
 
+/// The URL by which a server behind another name is asked, so that TLS expects that name, and where it is.
+fn named(server: &str, name: &str) -> Result<(String, SocketAddr), String> {
+    let address = server.strip_prefix("https://").and_then(|rest| rest.parse::<SocketAddr>().ok());
+    let address = address.ok_or_else(|| format!("tls-server-name beside {server}: expected https://ADDRESS:PORT"))?;
+    Ok((format!("https://{name}:{}", address.port()), address))
+}
+
+/// A name server that has one answer.
+#[derive(Debug)]
+struct Fixed(SocketAddr);
+
+impl Resolver for Fixed {
+    fn resolve(
+        &self,
+        _: &ureq::http::Uri,
+        _: &ureq::config::Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut found = self.empty();
+        found.push(self.0);
+        Ok(found)
+    }
+}
+
 /// `v1` is the core group, which has a path of its own.
 fn group_path(version: &str) -> String {
     if version.contains('/') { format!("/apis/{version}") } else { format!("/api/{version}") }
@@ -347,6 +394,7 @@ struct NamedUser {
 #[serde(rename_all = "kebab-case")]
 struct Cluster {
     server: String,
+    tls_server_name: Option<String>,
     certificate_authority: Option<String>,
     certificate_authority_data: Option<Inline>,
 }

@@ -121,6 +121,20 @@ pub fn ecdsa() -> Result<Pair, KeyError> {
     Ok(Pair { public: key.public_key_pem(), key: Zeroizing::new(key.serialize_pem()) })
 }
 
+/// Makes a key and a request (PKCS #10, DER) for a certificate that says what `request` says.
+///
+/// # Errors
+/// The crypto provider refuses.
+pub fn signing_request(request: &Request) -> Result<(Vec<u8>, Zeroizing<String>), KeyError> {
+    let failed = failed("make a certificate request");
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(&failed)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = subject(request.common_name.as_str(), &request.organizations);
+    params.subject_alt_names = request.names.iter().map(san).collect::<Result<_, _>>().map_err(&failed)?;
+    let der = params.serialize_request(&key).map_err(&failed)?.der().to_vec();
+    Ok((der, Zeroizing::new(key.serialize_pem())))
+}
+
 /// The public half (PEM) of a private key (PEM).
 ///
 /// # Errors
@@ -186,13 +200,18 @@ fn parameters(validity: Validity, common_name: &str, organizations: &[String]) -
     params.not_before = moment(validity.not_before);
     params.not_after = moment(validity.not_after);
     params.serial_number = Some(serial());
-    params.distinguished_name = DistinguishedName::new();
-    // An RFC 4514 reader expects organization before common name, as Go and OpenSSL write them.
-    for organization in organizations {
-        params.distinguished_name.push(DnType::OrganizationName, organization.as_str());
-    }
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.distinguished_name = subject(common_name, organizations);
     params
+}
+
+/// An RFC 4514 reader expects organization before common name, as Go and OpenSSL write them.
+fn subject(common_name: &str, organizations: &[String]) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    for organization in organizations {
+        name.push(DnType::OrganizationName, organization.as_str());
+    }
+    name.push(DnType::CommonName, common_name);
+    name
 }
 
 /// 128 random bits, positive and without leading zeros (RFC 5280, 4.1.2.2).
@@ -293,6 +312,16 @@ mod tests {
         let ca = check::inspect(signer.certificate.as_bytes()).unwrap();
         assert_eq!(inspected.public_key, key.public_key);
         assert_eq!(check::leaf(&inspected, &ca, &key.request(), NOW), Ok(()));
+    }
+
+    #[test]
+    fn a_request_asks_for_exactly_what_the_profile_has_and_its_key_is_its_own() {
+        use crate::certificates::{profile, signing_request as rules};
+        for (leaf, request) in profile::of_every_node("one", "2001:db8::10".parse().unwrap()) {
+            let (der, key) = signing_request(&request).unwrap();
+            let spki = rules::check(&der, &request).unwrap_or_else(|why| panic!("{leaf}: {why}"));
+            assert!(spki.ends_with(&check::public_half(key.as_bytes()).unwrap()), "{leaf}");
+        }
     }
 
     #[test]

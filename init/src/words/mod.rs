@@ -5,7 +5,7 @@ pub mod tokens;
 mod welcome;
 
 pub use block::Block;
-pub use welcome::{Ready, no_role, prompt_help, seed};
+pub use welcome::{Member, Ready, no_role, prompt_help, seed};
 
 use std::time::Duration;
 

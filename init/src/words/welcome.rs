@@ -90,6 +90,36 @@ impl Ready<'_> {
     }
 }
 
+/// A worker that is ready, as its console shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// The cluster's id.
+    pub cluster: &'a str,
+    /// The version of Kubernetes, such as `v1.37.2`.
+    pub kubernetes: &'a str,
+    /// From the kernel's start to Ready.
+    pub after: Duration,
+}
+
+impl Member<'_> {
+    /// The text, ending in a newline.
+    pub fn text(&self, paint: Paint) -> String {
+        let mut out =
+            format!("\n{}\n\n", paint.tone(Tone::Good, "This machine is a worker of its cluster, and Ready."));
+        for (name, value) in [
+            ("node", self.node),
+            ("Kubernetes", self.kubernetes),
+            ("cluster id", self.cluster),
+            ("time", &format!("{} from the kernel's start", duration(self.after))),
+        ] {
+            out += &format!("  {name:<11} {value}\n");
+        }
+        out
+    }
+}
+
 /// How further machines are added. No secret is in it.
 fn further(address: IpAddr, paint: Paint) -> String {
     format!(
@@ -124,24 +154,28 @@ pub fn no_role(shell: bool, paint: Paint) -> String {
          \n  on the kernel command line\n      {}\n\
          \n  in the file user-data on a volume labelled cidata\n      {}\n      {}\n      {}\n\
          \n  as a systemd credential, for example by SMBIOS type 11\n      {}\n\
-         \nOr found a cluster from here:\n{}",
+         \nFor a worker of a cluster: its token (kb1w-…) as the credential kubeboot.token, and\n      {}\n\
+         \nOr do it from here:\n{}",
         strong("kubeboot.role=init"),
         strong("#cloud-config"),
         strong("kubeboot:"),
         strong("  role: init"),
         strong("io.systemd.credential:kubeboot.role=init"),
+        strong("kubeboot.role=worker kubeboot.join=HOST"),
         prompt_help(shell, paint),
     )
 }
 
 /// What the console's prompt takes, or what the shell has for the same.
 pub fn prompt_help(shell: bool, paint: Paint) -> String {
-    let (own, given) = match shell {
-        false => ("init", "init kb1s-…"),
-        true => ("kubeboot init", "kubeboot init --token-file FILE"),
+    let (own, given, join) = match shell {
+        false => ("init", "init kb1s-…", "join HOST kb1w-…"),
+        true => ("kubeboot init", "kubeboot init --token-file FILE", "kubeboot join HOST --token-file FILE"),
     };
-    let width = given.chars().count() + 3;
+    let width = join.chars().count() + 3;
     let line =
         |command: &str, what: &str| format!("  {} {what}\n", paint.tone(Tone::Strong, &format!("{command:<width$}")));
-    line(own, "the cluster makes its own token, and shows it") + &line(given, "with this token")
+    line(own, "found a cluster; it makes its own token, and shows it")
+        + &line(given, "found one with this token")
+        + &line(join, "join the cluster of this control plane as a worker")
 }

@@ -14,7 +14,7 @@ use crate::health::{self, Verdict};
 use crate::host::gates::Gates;
 use crate::host::node::ThisNode;
 use crate::host::root::Root;
-use crate::host::{clock, files, founder, node, renewal, systemd};
+use crate::host::{clock, files, node, renewal, systemd};
 use crate::paths;
 use crate::settings::frozen;
 use crate::slots::{self, SeatFacts, Slots};
@@ -170,7 +170,7 @@ fn node_status(root: &Root, this: &ThisNode, why: bool, status: &mut Status) {
         name: this.node.name.clone(),
         address: this.node.address.to_string(),
         cluster: this.cluster.id.clone(),
-        server: crate::kubernetes::server(this.node.address),
+        server: this.server(),
     });
     match Gates::new(root, this) {
         Ok(mut gates) => {
@@ -179,7 +179,7 @@ fn node_status(root: &Root, this: &ThisNode, why: bool, status: &mut Status) {
         }
         Err(error) => status.problems.push(error.to_string()),
     }
-    (status.certificates, status.now) = founder::certificates(root, &renewal::as_founder(this));
+    (status.certificates, status.now) = renewal::certificates(root, this);
     if why {
         status.settings = origins(this);
     }
