@@ -1,5 +1,7 @@
 //! The real server on loopback: real sockets, real TLS, objects in memory; and who attacks it.
 
+mod real;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,9 +12,6 @@ use std::time::{Duration, Instant};
 use rustls::{ClientConnection, Connection};
 use zeroize::Zeroizing;
 
-use super::channel::{Broken, Channel, Times};
-use super::store::{Objects, Store};
-use super::{server, tls};
 use crate::certificates::{Authority, profile, sample};
 use crate::enrolment::Keys;
 use crate::enrolment::decision::{Admission, Found, NodeRecord, Origin, Site, TokenRecord};
@@ -25,6 +24,9 @@ use crate::enrolment::taking::{Answer, Call};
 use crate::enrolment::tests::takings;
 use crate::enrolment::tests::world::{World, key};
 use crate::enrolment::transcript::Exporter;
+use crate::host::enrolment::channel::{Broken, Channel, Times};
+use crate::host::enrolment::store::{Objects, Store};
+use crate::host::enrolment::{server, tls};
 use crate::host::{clock, random};
 use crate::settings::Cidr;
 use crate::token::{JoinToken, Joiner as Role, SECRET, SigningKey};
