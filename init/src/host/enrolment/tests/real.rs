@@ -15,7 +15,6 @@ use crate::kubernetes;
 use crate::paths;
 use crate::plan::{self, Founder};
 use crate::settings::frozen::Frozen;
-use crate::token::Seed;
 
 /// Where the API server listens here: the machine may have one of its own.
 const API: u16 = 16443;
@@ -199,4 +198,25 @@ fn two_servers_behind_a_real_api_server() {
     let enrolled = join(&addresses[0], "cp-2", 60, key).unwrap_or_else(|why| panic!("{why:?}"));
     assert_eq!((enrolled.grant.keys.len(), enrolled.grant.authorities.len()), (7, 4));
     assert_eq!(damaged, [] as [String; 0]);
+    many(&addresses[0], &seed.join_token(Role::Worker));
+}
+
+/// Two hundred machines at once through one server.
+fn many(address: &SocketAddr, token: &JoinToken) {
+    let begun = Instant::now();
+    let joins: Vec<_> = (0..200_u8)
+        .map(|number| {
+            let (address, token) = (*address, token.clone());
+            let joins = move || {
+                let begun = Instant::now();
+                let joined = join_from(&address, &format!("crowd-{number}"), [10, 0, 0, number].into(), token);
+                joined.map(|_| begun.elapsed()).map_err(|why| format!("{why:?}"))
+            };
+            thread::spawn(joins)
+        })
+        .collect();
+    let took: Result<Vec<Duration>, String> = joins.into_iter().map(|join| join.join().unwrap()).collect();
+    let mut took = took.unwrap();
+    took.sort();
+    println!("200 at once: {:?} in all, each {:?} (median) to {:?}", begun.elapsed(), took[100], took[199]);
 }
