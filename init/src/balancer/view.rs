@@ -29,6 +29,16 @@ pub struct Seen {
     pub draining: bool,
 }
 
+impl Seen {
+    /// One line for people.
+    pub fn words(&self) -> String {
+        let why = self.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        let marks = [(self.preferred, ", new connections go there"), (self.far, ", far"), (self.draining, ", leaving")];
+        let marks: String = marks.iter().filter(|(holds, _)| *holds).map(|(_, words)| *words).collect();
+        format!("{:<24} {}{why}{marks}", self.address, self.health)
+    }
+}
+
 impl View {
     /// The form that is written.
     pub const FORMAT: u32 = 1;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Output;
+use crate::balancer::View;
 use crate::certificates::expiry::Listed;
 use crate::exit::Exit;
 use crate::health::{self, Verdict};
@@ -68,6 +69,9 @@ struct Status {
     node: Option<NodeStatus>,
     /// The gates as observed now; empty before the node is configured.
     gates: Vec<Verdict>,
+    /// On a worker: what its balancer thinks of the API servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    balancer: Option<View>,
     /// Every certificate of the node, with its expiry.
     certificates: Vec<Listed>,
     /// The clock that the certificates are judged by, in seconds since 1970.
@@ -126,6 +130,7 @@ fn gather(root: &Root, why: bool) -> Status {
         slots: None,
         node: None,
         gates: Vec::new(),
+        balancer: read(root, paths::BALANCER).and_then(|bytes| serde_json::from_slice(&bytes).ok()),
         certificates: Vec::new(),
         now: clock::unix(),
         settings: Vec::new(),
