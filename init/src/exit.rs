@@ -22,11 +22,13 @@ pub enum Exit {
     Timeout,
     /// The machine has no role yet: it was given none.
     NoRole,
+    /// A control plane refused the machine, for a reason that does not pass by itself; nothing was changed.
+    Refused,
 }
 
 impl Exit {
     /// Whether `kubeboot.service` tries again: what stopped it may pass by itself, or be mended from outside. Wrong
-    /// input, damage and a missing role do not (`RestartPreventExitStatus=` in the unit).
+    /// input, damage, a missing role and a control plane's refusal do not (`RestartPreventExitStatus=` in the unit).
     pub fn is_tried_again(self) -> bool {
         matches!(self, Exit::Failure | Exit::Preflight | Exit::Timeout)
     }
@@ -41,6 +43,7 @@ impl Exit {
             Exit::Damaged => 4,
             Exit::Timeout => 5,
             Exit::NoRole => 6,
+            Exit::Refused => 7,
         }
     }
 }

@@ -10,12 +10,21 @@ pub const STATE: &str = "/var/lib/kubeboot";
 pub const CLUSTER: &str = "/var/lib/kubeboot/cluster.json";
 /// The cluster's identity key (Ed25519, PKCS#8 PEM), mode 0600.
 pub const IDENTITY_KEY: &str = "/var/lib/kubeboot/identity.key";
+/// The public halves of the seed's join tokens, mode 0600, until the cluster has them. JSON. Without it the founding
+/// window is lost, and nothing else.
+pub const FOUNDING_TOKENS: &str = "/var/lib/kubeboot/founding-tokens.json";
+/// The key that seals the mesh's messages, 32 bytes, mode 0600.
+pub const MESH_KEY: &str = "/var/lib/kubeboot/mesh.key";
 /// A seed that the founder made itself, mode 0600, kept only until it was shown and the node was Ready once.
 pub const SEED: &str = "/var/lib/kubeboot/seed";
 /// The settings as first applied, with origins, mode 0600. JSON.
 pub const FROZEN: &str = "/var/lib/kubeboot/settings.json";
 /// Who the node is: name, address, machine-id, pinned at first boot. JSON.
 pub const NODE: &str = "/var/lib/kubeboot/node.json";
+/// The key by which the cluster knows this machine again (Ed25519, PKCS#8 PEM), mode 0600. Made before it asks to join.
+pub const NODE_KEY: &str = "/var/lib/kubeboot/node.key";
+/// Where the API servers are, for a worker's balancer. JSON.
+pub const ENDPOINTS: &str = "/var/lib/kubeboot/endpoints.json";
 /// Says that the node was Ready once: from then on etcd's data may not be missing. Written once.
 pub const WAS_READY: &str = "/var/lib/kubeboot/was-ready";
 /// Made by the initrd at first boot.
@@ -34,6 +43,8 @@ pub const KUBERNETES_STATE: &str = "/var/lib/kubeboot/kubernetes";
 pub const KUBERNETES: &str = "/etc/kubernetes";
 /// kubeadm's certificates and keys.
 pub const PKI: &str = "/etc/kubernetes/pki";
+/// The cluster's certificate authority, as every node has it.
+pub const CLUSTER_CA: &str = "/etc/kubernetes/pki/ca.crt";
 /// tmpfs, rendered at each boot.
 pub const MANIFESTS: &str = "/etc/kubernetes/manifests";
 /// etcd's data.
@@ -68,6 +79,8 @@ pub const EVENTS: &str = "/run/kubeboot/events.jsonl";
 pub const LAST_ERROR: &str = "/run/kubeboot/error.json";
 /// Health as last observed. JSON.
 pub const HEALTH: &str = "/run/kubeboot/health.json";
+/// What the balancer of a worker thinks of the API servers. JSON.
+pub const BALANCER: &str = "/run/kubeboot/balancer.json";
 /// Name of the serial device that gets every event too, such as `ttyS1`; missing when there is none.
 pub const REPORT_DEVICE: &str = "/run/kubeboot/report-device";
 /// What `kubeboot init` or the prompt was given, mode 0600. TOML, the source that wins over every other.

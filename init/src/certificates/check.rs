@@ -203,6 +203,18 @@ pub fn authority(which: Authority, certificate: &[u8], key: &[u8], now: Unix) ->
     if public_half(key)? != inspected.public_key {
         return Err(Fault::WrongKey);
     }
+    judged(which, inspected, now)
+}
+
+/// Checks the certificate of an authority whose key is elsewhere.
+///
+/// # Errors
+/// As [`authority`].
+pub fn trusted(which: Authority, certificate: &[u8], now: Unix) -> Result<Inspected, Fault> {
+    judged(which, inspect(certificate)?, now)
+}
+
+fn judged(which: Authority, inspected: Inspected, now: Unix) -> Result<Inspected, Fault> {
     if !inspected.is_authority {
         return Err(Fault::WrongKind);
     }

@@ -248,6 +248,9 @@ impl Leaf {
         Leaf::Flannel,
     ];
 
+    /// The certificates that every node has, in the order in which a joiner asks for them.
+    pub const OF_EVERY_NODE: [Leaf; 4] = [Leaf::KubeletClient, Leaf::KubeletServing, Leaf::KubeProxy, Leaf::Flannel];
+
     /// Its name, as kubeadm's `certs check-expiration` has it.
     pub fn name(self) -> &'static str {
         match self {
@@ -344,11 +347,12 @@ impl Leaf {
 /// The certificates that every node has, whatever its role, in the order in which a joiner asks for them, and what they
 /// say for the node of this name and address.
 pub fn of_every_node(node: &str, address: IpAddr) -> [(Leaf, Request); 4] {
+    let [client, serving, proxy, network] = Leaf::OF_EVERY_NODE;
     [
-        (Leaf::KubeletClient, kubelet_client(node)),
-        (Leaf::KubeletServing, kubelet_serving(node, address)),
-        (Leaf::KubeProxy, kube_proxy()),
-        (Leaf::Flannel, flannel(node)),
+        (client, kubelet_client(node)),
+        (serving, kubelet_serving(node, address)),
+        (proxy, kube_proxy()),
+        (network, flannel(node)),
     ]
 }
 

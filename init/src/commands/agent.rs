@@ -1,16 +1,20 @@
 //! `kubeboot agent`: keeps the cluster's objects and the node's certificates what they should be, while the node runs.
 //!
-//! One thread, one loop: each duty has its own interval, and a duty that fails is tried again sooner, with backoff.
+//! One thread, one loop: each duty has its own interval, and a duty that fails is tried again sooner, with backoff. On a
+//! control plane the server that takes machines in has threads of its own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::exit::Exit;
 use crate::host::api::{Api, ApiError};
+use crate::host::enrolment::cluster::Enrolment;
 use crate::host::node::ThisNode;
 use crate::host::report::Report;
 use crate::host::root::Root;
-use crate::host::{clock, gates, reconcile, renewal, systemd, wait};
+use crate::host::{clock, files, gates, reconcile, renewal, systemd, wait};
 use crate::kubernetes::addons;
+use crate::paths;
 use crate::timeline::{Outcome, What};
 
 /// How often kubelets' certificate requests are looked for: they renew days before they must.
@@ -19,6 +23,10 @@ const APPROVE: Duration = Duration::from_secs(20);
 const RECONCILE: Duration = Duration::from_secs(300);
 /// How often certificates are looked at: the shortest-lived is due for two days before it ends.
 const RENEW: Duration = Duration::from_secs(1800);
+/// How often a worker asks where the API servers are: control planes come and go by hand, and one that stays is enough.
+const ENDPOINTS: Duration = Duration::from_secs(30);
+/// How long no API server answers before a worker asks a control plane where they are, and between asking.
+const LOST: Duration = Duration::from_secs(60);
 /// When they are first looked at: boot has just done so, but a time server may have set the clock since.
 const FIRST_RENEW: Duration = Duration::from_secs(60);
 /// A clock that moves by more than this between two looks was set, in seconds.
@@ -56,16 +64,25 @@ pub fn run(_: &Args) -> Exit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Duty {
     AddOns,
+    Enrolment,
     Labels,
     Approvals,
     Renewals,
+    /// Of a worker: where the API servers are, for the balancer.
+    Endpoints,
 }
 
-/// The duties in the order in which they are first done. Permissions and add-ons come first: others wait for them.
-const DUTIES: [(Duty, Duration); 4] =
-    [(Duty::AddOns, RECONCILE), (Duty::Labels, RECONCILE), (Duty::Approvals, APPROVE), (Duty::Renewals, RENEW)];
-/// Where [`Duty::Renewals`] stands among them.
-const RENEWALS: usize = 3;
+/// A control plane's duties in the order in which they are first done. Permissions and add-ons come first: others wait for
+/// them.
+const CONTROL_PLANE: &[(Duty, Duration)] = &[
+    (Duty::AddOns, RECONCILE),
+    (Duty::Enrolment, RECONCILE),
+    (Duty::Labels, RECONCILE),
+    (Duty::Approvals, APPROVE),
+    (Duty::Renewals, RENEW),
+];
+/// A worker's duties. What it may change of the cluster's objects its kubelet does.
+const WORKER: &[(Duty, Duration)] = &[(Duty::Endpoints, ENDPOINTS), (Duty::Renewals, RENEW)];
 
 /// Notices that the clock was set: wall time moves as monotonic time does, or somebody moved it.
 struct Watch {
@@ -90,13 +107,17 @@ struct Agent<'a> {
     root: &'a Root,
     this: ThisNode,
     api: Api,
+    /// Once machines are taken in.
+    enrolment: Option<Arc<Enrolment>>,
+    /// When an API server answered last, or a control plane was asked where they are.
+    heard: Duration,
 }
 
 impl<'a> Agent<'a> {
     fn new(root: &'a Root) -> Result<Self, String> {
         let this = ThisNode::load(root)?;
         let api = this.api(root).map_err(|error| error.to_string())?;
-        Ok(Agent { root, this, api })
+        Ok(Agent { root, this, api, enrolment: None, heard: clock::monotonic() })
     }
 
     fn work(&mut self, report: &mut Report) -> String {
@@ -114,22 +135,24 @@ impl<'a> Agent<'a> {
         if let Err(error) = self.later_pods() {
             return error;
         }
-        let mut due = DUTIES.map(|_| Duration::ZERO);
-        due[RENEWALS] = clock::monotonic() + FIRST_RENEW;
+        let duties = if self.this.is_control_plane() { CONTROL_PLANE } else { WORKER };
+        let first = |duty: Duty| if duty == Duty::Renewals { clock::monotonic() + FIRST_RENEW } else { Duration::ZERO };
+        let mut due: Vec<Duration> = duties.iter().map(|(duty, _)| first(*duty)).collect();
         let mut backoff = wait::Backoff::new(RETRY_FIRST, RETRY_LAST);
         let mut said = String::new();
         loop {
             systemd::alive();
             if watch.was_set(clock::unix(), clock::monotonic()) {
-                due[RENEWALS] = Duration::ZERO;
+                let renewals = duties.iter().zip(&mut due).filter(|((duty, _), _)| *duty == Duty::Renewals);
+                renewals.for_each(|(_, due)| *due = Duration::ZERO);
             }
             let mut failed = None;
-            for ((duty, interval), due) in DUTIES.into_iter().zip(&mut due) {
+            for ((duty, interval), due) in duties.iter().zip(&mut due) {
                 if clock::monotonic() < *due {
                     continue;
                 }
-                match self.perform(duty, report) {
-                    Ok(true) => *due = clock::monotonic() + interval,
+                match self.perform(*duty, report) {
+                    Ok(true) => *due = clock::monotonic() + *interval,
                     // Not possible yet, which is no error: the next round tries again.
                     Ok(false) => {}
                     Err(error) => failed = Some(error),
@@ -137,7 +160,7 @@ impl<'a> Agent<'a> {
             }
             match failed {
                 None => {
-                    systemd::status("everything in the cluster is as it should be");
+                    systemd::status("everything is as it should be");
                     backoff.reset();
                     said.clear();
                     let next = due.iter().min().copied().unwrap_or_default();
@@ -171,8 +194,10 @@ impl<'a> Agent<'a> {
             {
                 eprintln!("kubeboot: {error}");
             }
+            self.find_servers();
             backoff.pause();
         }
+        self.heard = clock::monotonic();
         waited
     }
 
@@ -197,7 +222,8 @@ impl<'a> Agent<'a> {
         systemd::status("waiting for the node to be Ready");
         let node = &self.this.node.name;
         let boot = gates::boot_id(self.root);
-        let mut has_block = false;
+        // On a worker the controller-manager is there already.
+        let mut has_block = !self.this.is_control_plane();
         let ready = wait::until("the node to be Ready", NODE, RETRY_FIRST, || {
             systemd::alive();
             let words = |error: ApiError| error.to_string();
@@ -217,15 +243,73 @@ impl<'a> Agent<'a> {
         match duty {
             Duty::AddOns => self.add_ons(report).map_err(words),
             Duty::Labels => reconcile::node_labels(&self.api, &self.this.node.name, &self.this.settings).map_err(words),
+            Duty::Enrolment => self.enrolment(),
             Duty::Approvals => {
-                let own = &self.this.node.name;
-                for ruling in reconcile::kubelet_requests(&self.api, |node| node == own).map_err(words)? {
+                for ruling in reconcile::kubelet_requests(&self.api, |node| self.is_node(node)).map_err(words)? {
                     println!("{ruling}");
                 }
                 Ok(true)
             }
             Duty::Renewals => self.renew(report),
+            Duty::Endpoints => self.endpoints().map(|()| true),
         }
+    }
+
+    /// Takes machines in, once everything is there that this needs; and sees that it stays there.
+    fn enrolment(&mut self) -> Result<bool, String> {
+        if let Some(enrolment) = &self.enrolment {
+            return enrolment.prepare().map(|()| true);
+        }
+        let api = self.this.api(self.root).map_err(|error| error.to_string())?;
+        let enrolment = Arc::new(Enrolment::new(self.root, &self.this, Arc::new(api))?);
+        enrolment.prepare()?;
+        enrolment.serve()?;
+        println!("machines with a token are taken in on port {}", crate::host::enrolment::server::PORT);
+        self.enrolment = Some(enrolment);
+        Ok(true)
+    }
+
+    /// Whether a kubelet's request of that name is this cluster's to rule on.
+    fn is_node(&self, name: &str) -> bool {
+        let enrolled = self.enrolment.as_ref().map(|enrolment| enrolment.store.is_enrolled(name));
+        name == self.this.node.name
+            || enrolled.transpose().unwrap_or_else(|error| {
+                eprintln!("kubeboot: {error}. The request of {name} waits");
+                None
+            }) == Some(true)
+    }
+
+    fn endpoints(&mut self) -> Result<(), String> {
+        let found = reconcile::api_servers(&self.api);
+        match &found {
+            Err(ApiError::Unreachable { .. }) => self.find_servers(),
+            _ => self.heard = clock::monotonic(),
+        }
+        // An answer that names nobody says nothing of where they are: what was known before stays.
+        let Some(record) = found.map_err(|error| error.to_string())? else { return Ok(()) };
+        let path = self.root.path(paths::ENDPOINTS);
+        match files::ensure(&path, record.text().as_bytes(), 0o644) {
+            Ok(false) => {}
+            Ok(true) => {
+                let servers: Vec<String> = record.servers.iter().map(ToString::to_string).collect();
+                println!("the API servers are {}", servers.join(", "));
+            }
+            Err(error) => return Err(format!("write {}: {error}. What was there before still is", paths::ENDPOINTS)),
+        }
+        Ok(())
+    }
+
+    /// A worker whose API servers have not answered for long asks the control planes themselves: all that it knows may have
+    /// gone while it was off.
+    fn find_servers(&mut self) {
+        if self.this.is_control_plane() || clock::monotonic().saturating_sub(self.heard) < LOST {
+            return;
+        }
+        match renewal::ask_where(self.root, &self.this) {
+            Ok(()) => println!("a control plane said where the API servers are"),
+            Err(error) => println!("{error}"),
+        }
+        self.heard = clock::monotonic();
     }
 
     fn add_ons(&self, report: &mut Report) -> Result<bool, ApiError> {
@@ -255,9 +339,12 @@ impl<'a> Agent<'a> {
         {
             eprintln!("kubeboot: the kubelet was not started again: {error}. It ends by itself without a certificate");
         }
-        if !renewed.words.is_empty() {
-            // Its own certificate may be among them.
+        if !renewed.words.is_empty() || !self.this.is_control_plane() {
+            // Its own certificate may be among them; a worker's is the kubelet's, which renews that by itself.
             self.api = self.this.api(self.root).map_err(|error| error.to_string())?;
+            if let Some(enrolment) = &self.enrolment {
+                enrolment.renew(Arc::new(self.this.api(self.root).map_err(|error| error.to_string())?));
+            }
         }
         Ok(true)
     }
@@ -280,7 +367,9 @@ mod tests {
     }
 
     #[test]
-    fn the_renewals_are_where_they_are_said_to_be() {
-        assert_eq!(DUTIES[RENEWALS], (Duty::Renewals, RENEW));
+    fn a_worker_changes_none_of_the_clusters_objects() {
+        let of_a_worker: Vec<Duty> = WORKER.iter().map(|(duty, _)| *duty).collect();
+        assert_eq!(of_a_worker, [Duty::Endpoints, Duty::Renewals]);
+        assert!(CONTROL_PLANE.iter().all(|(duty, _)| *duty != Duty::Endpoints));
     }
 }

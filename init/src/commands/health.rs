@@ -16,7 +16,7 @@ use crate::host::root::Root;
 use crate::host::{clock, files, releases, renewal, systemd, wait};
 use crate::paths;
 use crate::timeline::{Outcome, What};
-use crate::words::{self, Ready};
+use crate::words::{self, Member, Ready};
 
 /// Between looks while a boot is young: short, because what is waited for is on the way to Ready.
 const QUICK: Duration = Duration::from_millis(200);
@@ -163,12 +163,21 @@ fn ready(this: &ThisNode) -> What {
         node: this.node.name.clone(),
         cluster: this.cluster.id.clone(),
         kubernetes: this.seat.kubernetes.clone(),
-        server: crate::kubernetes::server(this.node.address),
+        server: this.server(),
     }
 }
 
 /// The last words of a boot that ended well.
 fn welcome(root: &Root, this: &ThisNode, console: &mut Console) {
+    if !this.is_control_plane() {
+        let words = Member {
+            node: &this.node.name,
+            cluster: &this.cluster.id,
+            kubernetes: &format!("v{}", this.seat.kubernetes),
+            after: clock::monotonic(),
+        };
+        return console.say(|paint| words.text(paint));
+    }
     let operators: Vec<String> = renewal::as_founder(this).operators().iter().map(OperatorKey::fingerprint).collect();
     let (kubernetes, server) = (format!("v{}", this.seat.kubernetes), crate::kubernetes::server(this.node.address));
     let ready = Ready {
@@ -180,6 +189,7 @@ fn welcome(root: &Root, this: &ThisNode, console: &mut Console) {
         operators: &operators,
         report: this.settings.report.as_deref(),
         shell: releases::has_shell(root),
+        join: this.is_control_plane().then_some(this.node.address),
     };
     console.say(|paint| ready.text(paint));
 }

@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     kubeboot init                                  found a cluster; it makes its own seed and shows it\n  \
-    kubeboot init --token-file /root/seed.token    with a seed from `kubeboot token generate`\n  \
+    kubeboot init --token-file /root/seed.token    with a seed from `kubeboot token generate --seed`\n  \
     kubeboot init name=cp-1 node.ip=192.168.1.10   with settings (docs/settings.md)\n\n\
     The result is the same as starting the machine with kubeboot.role=init.")]
 pub struct Args {
@@ -53,20 +53,43 @@ pub fn run(args: &Args) -> Exit {
 
 /// Takes `role=init`, the token and the settings, and starts the unit that acts on them.
 pub fn found(root: &Root, console: &mut Console, token: Option<Zeroizing<String>>, settings: &[String]) -> Exit {
+    match take(root, console, &["role=init".to_owned()], token, settings) {
+        Ok(()) => {
+            let text = "Founding a cluster. What happens is told here and by: kubeboot status";
+            console.say(|paint| words::note(text, paint));
+            start(console, LIMIT)
+        }
+        Err(exit) => exit,
+    }
+}
+
+/// Keeps what was typed for this boot, as if the machine had been started with it. `given` is what the command itself says.
+///
+/// # Errors
+/// How the command ends; why was told.
+pub fn take(
+    root: &Root,
+    console: &mut Console,
+    given: &[String],
+    token: Option<Zeroizing<String>>,
+    settings: &[String],
+) -> Result<(), Exit> {
     if let Some(word) = settings.iter().find(|word| word.starts_with("token=") || word.starts_with("kubeboot.token=")) {
         let name = word.split('=').next().unwrap_or_default();
         let why = format!("{name} is an argument, which every process can see");
-        return refuse(console, "The token was not taken".to_owned(), why, "put it into a file, and use --token-file.");
+        let what = "The token was not taken".to_owned();
+        return Err(refuse(console, what, why, "put it into a file, and use --token-file."));
     }
     let token = token.map(|token| Zeroizing::new(format!("token={}", token.as_str())));
-    let role = ["role=init"].into_iter();
-    let words = role.chain(token.as_ref().map(|word| word.as_str())).chain(settings.iter().map(String::as_str));
-    let document = match by_hand::document(words) {
-        Ok(document) => document,
-        Err(problems) => return bad(console, &problems),
-    };
-    match sources::take_by_hand(root, &document) {
-        Ok(()) => start(root, console),
+    let given = given.iter().map(String::as_str);
+    let words = given.chain(token.as_ref().map(|word| word.as_str())).chain(settings.iter().map(String::as_str));
+    let document = by_hand::document(words).map_err(|problems| bad(console, &problems))?;
+    let exit = match sources::take_by_hand(root, &document) {
+        Ok(()) => {
+            // Who has just asked is told what is wrong, although an attempt before has said the same.
+            let _ = files::remove(&root.path(paths::LAST_ERROR));
+            return Ok(());
+        }
         Err(Refused::Problems(problems)) => bad(console, &problems),
         Err(Refused::SetUp) => {
             let why = "its settings are frozen since it became a node".to_owned();
@@ -76,15 +99,18 @@ pub fn found(root: &Root, console: &mut Console, token: Option<Zeroizing<String>
             let why = format!("{}: {error}", paths::BY_HAND);
             refuse(console, "What was typed can't be kept".to_owned(), why, "run it as root.")
         }
-    }
+    };
+    Err(exit)
 }
 
-fn start(root: &Root, console: &mut Console) -> Exit {
-    // Who has just asked is told what is wrong, although an attempt before has said the same.
-    let _ = files::remove(&root.path(paths::LAST_ERROR));
-    console.say(|paint| words::note("Founding a cluster. What happens is told here and by: kubeboot status", paint));
-    match systemd::restart(UNIT, LIMIT) {
+/// Starts the unit that acts on what was typed, and waits at most for `limit`. One that is still at work then goes on.
+pub fn start(console: &mut Console, limit: Duration) -> Exit {
+    match systemd::restart(UNIT, limit) {
         Ok(()) => Exit::Success,
+        Err(_) if systemd::starting(UNIT) => {
+            console.say(|paint| words::note("It goes on in the background. See: kubeboot status", paint));
+            Exit::Success
+        }
         Err(error) => {
             let block = Block {
                 what: "This machine did not become a node".to_owned(),
@@ -104,7 +130,8 @@ fn bad(console: &mut Console, problems: &[Problem]) -> Exit {
     Exit::BadInput
 }
 
-fn refuse(console: &mut Console, what: String, why: String, fix: &str) -> Exit {
+/// Says why nothing was done.
+pub fn refuse(console: &mut Console, what: String, why: String, fix: &str) -> Exit {
     let state = "Nothing was changed on this machine.".to_owned();
     let block = Block { what, why: vec![why], state, fix: vec![fix.to_owned()] };
     console.say(|paint| block.text(paint));

@@ -1,11 +1,13 @@
 //! One file for each subcommand: gather through `host`, decide with the pure rooms, act through `host`.
 
 mod agent;
+mod balancer;
 mod boot;
 mod etc;
 mod health;
 mod images;
 mod init;
+mod join;
 mod os_health;
 mod plan;
 mod preflight;
@@ -42,6 +44,9 @@ enum Command {
     /// Keep add-ons, labels and certificates what they should be
     #[command(hide = true)]
     Agent(agent::Args),
+    /// Pass connections of this machine's programs to an API server that answers
+    #[command(hide = true)]
+    Balancer(balancer::Args),
     /// Wait until every gate of the release passes
     #[command(hide = true)]
     Health(health::Args),
@@ -52,6 +57,8 @@ enum Command {
     Preflight(preflight::Args),
     /// Found a cluster on this machine, by hand
     Init(init::Args),
+    /// Join a cluster with this machine, by hand
+    Join(join::Args),
     /// On the console of a machine that was given no role: say what to do and offer it
     #[command(hide = true)]
     Prompt(prompt::Args),
@@ -98,6 +105,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Etc(args) => etc::run(&args),
         Command::Preflight(args) => preflight::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::Join(args) => join::run(&args),
         Command::Prompt(args) => prompt::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Reset(args) => reset::run(&args),
@@ -106,6 +114,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Slot(args) => slot::run(&args),
         Command::Images(args) => images::run(&args),
         Command::Agent(args) => agent::run(&args),
+        Command::Balancer(args) => balancer::run(&args),
         Command::Health(args) => health::run(&args),
         Command::OsHealth(args) => os_health::run(&args),
     }
@@ -152,6 +161,7 @@ mod tests {
             "initrd/systemd/system/kubeboot-etc",
             "systemd/system/kubeboot-agent",
             "systemd/system/kubeboot-archives",
+            "systemd/system/kubeboot-balancer",
             "systemd/system/kubeboot-console",
             "systemd/system/kubeboot-health",
             "systemd/system/kubeboot-images",

@@ -8,10 +8,9 @@ use super::Output;
 use super::boot::{Patience, Situation, Stop, Told, in_force, role};
 use crate::exit::Exit;
 use crate::host::root::Root;
-use crate::host::{clock, founder};
 use crate::kubernetes;
 use crate::paths;
-use crate::plan::{self, Step};
+use crate::plan::Step;
 use crate::words::{Block, Paint};
 
 /// The command's arguments.
@@ -43,7 +42,8 @@ pub fn run(args: &Args) -> Exit {
         }
         Ok(None) => {
             let what = "This machine was given no role, so there is nothing to do".to_owned();
-            let fix = vec!["give it one: kubeboot init, or kubeboot.role=init at its next start.".to_owned()];
+            let fix =
+                vec!["give it one: kubeboot init or kubeboot join, or kubeboot.role= at its next start.".to_owned()];
             let block = Block { what, why: Vec::new(), state: String::new(), fix };
             refused(&Stop { exit: Exit::NoRole, block }, args.output)
         }
@@ -66,13 +66,12 @@ type Made = (Vec<Step>, Vec<String>);
 fn made(root: &Root) -> Result<Option<Made>, Stop> {
     let mut told = Told::nobody("plan");
     let force = in_force(root, &mut told)?;
-    let Some(role) = role(&force.settings)? else { return Ok(None) };
+    let Some(role) = role(&force)? else { return Ok(None) };
     let situation = Situation::gather(root, &mut told, &force, role, Patience::None)?;
-    let founder = &situation.founder;
-    let steps = plan::plan(founder, &founder::look(root, founder), clock::unix()).map_err(|why| Stop::damaged(&why))?;
+    let steps = situation.plan(root).map_err(|why| Stop::damaged(&why))?;
     let site = situation.site(root, "");
     let steps = steps.into_iter().map(unsaid).collect();
-    let renders = kubernetes::renders(&site).into_iter().chain(kubernetes::static_pods::later(&site));
+    let renders = kubernetes::renders(&site).into_iter().chain(kubernetes::later(&site));
     let rendered = renders.map(|one| one.path).collect();
     Ok(Some((steps, rendered)))
 }

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::init;
+use super::{init, join};
 use crate::exit::Exit;
 use crate::host::console::Console;
 use crate::host::root::Root;
@@ -47,6 +47,18 @@ pub fn run(_: &Args) -> Exit {
                     return Exit::Success;
                 }
             }
+            Answer::Join(address, token) => {
+                let token = match token {
+                    Some(token) => token,
+                    None => match console.ask("Token (kb1w-…): ") {
+                        Ok(Some(line)) => Zeroizing::new(line.trim().to_owned()),
+                        _ => return Exit::NoRole,
+                    },
+                };
+                if join::join(&root, &mut console, Some(&address), token, &[]) == Exit::Success {
+                    return Exit::Success;
+                }
+            }
         }
     }
     Exit::NoRole
@@ -57,15 +69,18 @@ enum Answer {
     Nothing,
     Unknown,
     Init(Option<Zeroizing<String>>),
+    Join(String, Option<Zeroizing<String>>),
 }
 
-/// `init [TOKEN]`, with or without `kubeboot` before it.
+/// `init [TOKEN]` or `join ADDR [TOKEN]`, with or without `kubeboot` before it.
 fn answer(line: &str) -> Answer {
     let mut words = line.split_whitespace().peekable();
     words.next_if_eq(&"kubeboot");
-    match (words.next(), words.next(), words.next()) {
+    let secret = |token: Option<&str>| token.map(|token| Zeroizing::new(token.to_owned()));
+    match (words.next(), words.next(), words.next(), words.next()) {
         (None, ..) => Answer::Nothing,
-        (Some("init"), token, None) => Answer::Init(token.map(|token| Zeroizing::new(token.to_owned()))),
+        (Some("init"), token, None, _) => Answer::Init(secret(token)),
+        (Some("join"), Some(address), token, None) => Answer::Join(address.to_owned(), secret(token)),
         _ => Answer::Unknown,
     }
 }
@@ -79,15 +94,29 @@ mod tests {
             Answer::Nothing => "nothing".to_owned(),
             Answer::Unknown => "unknown".to_owned(),
             Answer::Init(token) => format!("init {}", token.as_ref().map_or("-", |token| token.as_str())),
+            Answer::Join(address, token) => {
+                format!("join {address} {}", token.as_ref().map_or("-", |token| token.as_str()))
+            }
         }
     }
 
     #[test]
-    fn the_prompt_takes_init_and_its_token_and_nothing_else() {
-        let lines = ["", "  ", "init", "kubeboot init", " init kb1s-0 ", "join", "init a b", "ls", "kubeboot"];
-        let answers = lines.map(is);
-        let expected =
-            ["nothing", "nothing", "init -", "init -", "init kb1s-0", "unknown", "unknown", "unknown", "nothing"];
-        assert_eq!(answers, expected);
+    fn the_prompt_takes_init_and_join_with_their_tokens_and_nothing_else() {
+        for (line, expected) in [
+            ("", "nothing"),
+            ("  ", "nothing"),
+            ("kubeboot", "nothing"),
+            ("init", "init -"),
+            ("kubeboot init", "init -"),
+            (" init kb1s-0 ", "init kb1s-0"),
+            ("init a b", "unknown"),
+            ("join", "unknown"),
+            ("join 10.0.0.10", "join 10.0.0.10 -"),
+            ("kubeboot join cp-1 kb1w-0", "join cp-1 kb1w-0"),
+            ("join cp-1 kb1w-0 x", "unknown"),
+            ("ls", "unknown"),
+        ] {
+            assert_eq!(is(line), expected, "{line}");
+        }
     }
 }

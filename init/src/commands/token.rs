@@ -1,18 +1,42 @@
-//! `kubeboot token generate`: a seed, made offline.
+//! `kubeboot token`: makes tokens, offline for a new cluster or for the one that this control plane is of, and shows,
+//! looks at and revokes them. Tokens go to standard output only, and come from files or standard input only.
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
+use serde_json::{Value, json};
 
+use super::Output;
+use super::boot::Stop;
+use crate::certificates::DAY;
+use crate::enrolment::decision::{Origin, TokenRecord};
+use crate::enrolment::message::Founded;
+use crate::enrolment::objects::{moment, role_text};
 use crate::exit::Exit;
-use crate::host::random;
-use crate::token::Seed;
+use crate::host::enrolment::store::{InApi, Store};
+use crate::host::node::ThisNode;
+use crate::host::root::Root;
+use crate::host::{clock, random, sources};
+use crate::settings::Role;
+use crate::token::{JoinToken, Joiner, Seed, Token};
+use crate::words::tokens::{self, ADDRESS, Set};
+use crate::words::{Block, Paint};
+
+/// The longest life of a token that is made, in seconds.
+const LONGEST: u64 = 366 * DAY;
+/// How often another token is made when the short id of one is taken.
+const TRIES: u8 = 4;
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    kubeboot token generate                  a seed for a new cluster's founder\n  \
-    kubeboot token generate > seed.token     kept in a file, for a systemd credential or user-data")]
+    kubeboot token generate                        a new cluster's tokens, and how machines are started with them\n  \
+    kubeboot token generate --seed > seed.token    the founder's alone, for a credential or user-data\n  \
+    kubeboot token create                          on a control plane: a fresh token for workers\n  \
+    kubeboot token list\n  \
+    kubeboot token inspect < worker.token          what a token is for, and where a typing error is")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -20,18 +44,334 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Print a new seed: the founder's token. Needs no network and no cluster; keep it secret
-    Generate,
+    /// Make the tokens of a new cluster. Needs no network and no cluster; keep them secret
+    #[command(after_help = "Examples:\n  \
+        kubeboot token generate --join 192.168.1.10    with the address at which the founder will be reached\n  \
+        kubeboot token generate --seed > seed.token    only the founder's\n  \
+        kubeboot token generate --from seed.token --output json")]
+    Generate(Generate),
+    /// Make a token for machines that are to join this control plane's cluster
+    #[command(after_help = "Examples:\n  \
+        kubeboot token create > worker.token\n  \
+        kubeboot token create --uses 3 --ttl 2h\n  \
+        kubeboot token create --role control-plane     for one machine")]
+    Create(Create),
+    /// Show the cluster's tokens, without their secrets
+    #[command(after_help = "Example:\n  kubeboot token list --output json")]
+    List {
+        /// How to answer
+        #[arg(long, short, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Make a token worthless
+    #[command(after_help = "Example:\n  kubeboot token revoke 3f9a1c0b7e")]
+    Revoke {
+        /// Its id, as `kubeboot token list` has it
+        id: String,
+        /// How to answer
+        #[arg(long, short, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Say what a token is, offline, and where a typing error is
+    #[command(after_help = "Examples:\n  \
+        kubeboot token inspect < worker.token\n  \
+        kubeboot token inspect --token-file worker.token --output json")]
+    Inspect {
+        /// A file with the token; `-`, which it is if nothing is said, is standard input
+        #[arg(long, value_name = "FILE", default_value = "-")]
+        token_file: PathBuf,
+        /// How to answer
+        #[arg(long, short, value_enum, default_value_t)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Generate {
+    /// Print the seed alone
+    #[arg(long)]
+    seed: bool,
+    /// Take the seed from this file (`-`: standard input) instead of making one
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// Where machines will reach the founder
+    #[arg(long, value_name = "ADDRESS", default_value = ADDRESS)]
+    join: String,
+    /// How to answer
+    #[arg(long, short, value_enum, default_value_t, conflicts_with = "seed")]
+    output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+struct Create {
+    /// What it admits
+    #[arg(long, value_enum, default_value_t)]
+    role: Admits,
+    /// How long it is good: a number with s, m, h or d
+    #[arg(long, default_value = "24h", value_parser = lifetime)]
+    ttl: u64,
+    /// How many machines it admits; a control plane's always one, a worker's any number if nothing is said
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    uses: Option<u32>,
+    /// How to answer
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// What a token admits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Admits {
+    #[default]
+    Worker,
+    ControlPlane,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Exit {
-    match args.what {
-        What::Generate => {}
+    let root = Root::system();
+    let (command, output, answer) = match &args.what {
+        What::Generate(generate) => ("token generate", generate.output, self::generate(generate)),
+        What::Create(create) => ("token create", create.output, self::create(&root, create)),
+        What::List { output } => ("token list", *output, list(&root, *output)),
+        What::Revoke { id, output } => ("token revoke", *output, revoke(&root, id, *output)),
+        What::Inspect { token_file, output } => ("token inspect", *output, inspect(token_file, *output)),
+    };
+    match (answer, output) {
+        (Ok(()), _) => Exit::Success,
+        (Err(stop), Output::Text) => {
+            eprint!("{}", stop.block.text(Paint::Plain));
+            stop.exit
+        }
+        (Err(stop), Output::Json) => {
+            println!("{:#}", json!({"error": stop.json(command)}));
+            stop.exit
+        }
     }
-    let seed = Seed::new(random::bytes());
-    match writeln!(std::io::stdout(), "{}", seed.text().as_str()) {
-        Ok(()) => Exit::Success,
-        Err(_) => Exit::Failure,
+}
+
+fn stop(exit: Exit, what: &str, why: impl ToString, fix: &str) -> Stop {
+    let block = Block {
+        what: what.to_owned(),
+        why: vec![why.to_string()],
+        state: "Nothing was changed.".to_owned(),
+        fix: vec![fix.to_owned()],
+    };
+    Stop { exit, block }
+}
+
+/// Prints, to standard output and nowhere else.
+fn print(text: &str) -> Result<(), Stop> {
+    let written = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
+    written.map_err(|error| stop(Exit::Failure, "The answer could not be printed", error, "print it to a file."))
+}
+
+fn print_json(value: &Value) -> Result<(), Stop> {
+    print(&zeroize::Zeroizing::new(format!("{value:#}\n")))
+}
+
+fn generate(args: &Generate) -> Result<(), Stop> {
+    let seed = match &args.from {
+        None => Seed::new(random::bytes()),
+        Some(file) => match read(file)? {
+            Token::Seed(seed) => seed,
+            Token::Join(join) => {
+                let why = format!("expected a seed, found the token of a {}", role_text(join.joiner()));
+                return Err(stop(Exit::BadInput, "No tokens were made", why, "give the founder's token."));
+            }
+        },
+    };
+    if args.seed {
+        return print(&zeroize::Zeroizing::new(format!("{}\n", seed.text().as_str())));
+    }
+    let set = Set::of(&seed);
+    if args.output == Output::Text {
+        return print(&set.text(&args.join, Paint::Plain));
+    }
+    let machine = |(role, token): (Role, &str)| {
+        let start = tokens::start(role, token, &args.join);
+        let start = json!({
+            "token": token,
+            "parameters": start.parameters.as_str(),
+            "cloud-config": start.cloud_config.as_str(),
+        });
+        (serde_json::to_value(role).ok().and_then(|role| role.as_str().map(str::to_owned)).unwrap_or_default(), start)
+    };
+    let mut answer: serde_json::Map<String, Value> = set.each().map(machine).into_iter().collect();
+    answer.insert("fingerprint".to_owned(), json!(tokens::inspect(&Token::Seed(seed)).fingerprint));
+    print_json(&Value::Object(answer))
+}
+
+/// The token in a file.
+fn read(file: &Path) -> Result<Token, Stop> {
+    let what = "The token can't be read";
+    let text = sources::token_file(file);
+    let text = text.map_err(|error| stop(Exit::BadInput, what, error, "give a file that holds one token."))?;
+    Token::parse(&text).map_err(|error| {
+        stop(
+            Exit::BadInput,
+            what,
+            format!("expected a token, found {error}"),
+            "compare it with where it was copied from.",
+        )
+    })
+}
+
+fn inspect(file: &Path, output: Output) -> Result<(), Stop> {
+    let inspected = tokens::inspect(&read(file)?);
+    match output {
+        Output::Text => print(&inspected.text()),
+        Output::Json => print_json(&json!(inspected)),
+    }
+}
+
+/// This control plane and its cluster's tokens.
+fn cluster(root: &Root) -> Result<(ThisNode, Store), Stop> {
+    let what = "The cluster's tokens can't be reached from here";
+    let refused = |why: String, fix: &str| stop(Exit::Failure, what, why, fix);
+    let this = ThisNode::load(root).map_err(|why| refused(why, "run it on a control plane, as root."))?;
+    if !this.is_control_plane() {
+        return Err(refused("this machine is a worker".to_owned(), "run it on a control plane."));
+    }
+    let api = this.api(root).map_err(|error| refused(error.to_string(), "run it on a control plane, as root."))?;
+    let api = Arc::new(InApi::new(Arc::new(api)));
+    api.prepare().map_err(|error| refused(error.to_string(), "see how the cluster is: kubeboot status"))?;
+    Ok((this, Store::new(api)))
+}
+
+fn create(root: &Root, args: &Create) -> Result<(), Stop> {
+    let what = "No token was made";
+    let failed = |why: String| stop(Exit::Failure, what, why, "see how the cluster is: kubeboot status");
+    let (kind, uses_left) = match (args.role, args.uses) {
+        (Admits::Worker, uses) => (Joiner::Worker, uses),
+        (Admits::ControlPlane, None | Some(1)) => (Joiner::ControlPlane, Some(1)),
+        (Admits::ControlPlane, Some(_)) => {
+            let why = "a control plane's token admits one machine, because it is worth the cluster's keys";
+            return Err(stop(Exit::BadInput, what, why, "make one for each machine."));
+        }
+    };
+    let (this, store) = cluster(root)?;
+    let identity = Founded::of(&this.cluster).map_err(failed)?.identity_key;
+    let expires = clock::unix().saturating_add(args.ttl);
+    for _ in 0..TRIES {
+        let token = JoinToken::new(kind, random::bytes(), &identity);
+        let origin = Origin::Created { by: this.node.name.clone() };
+        let record = TokenRecord { kind, key: token.join_key().public(), expires, uses_left, origin };
+        if store.create_token(record.clone()).map_err(failed)? {
+            return made(&token, &record, &this, args.output);
+        }
+    }
+    Err(failed("every id that was tried is taken".to_owned()))
+}
+
+/// The token alone goes to standard output, so that it can be kept in a file; what it is for, to standard error.
+fn made(token: &JoinToken, record: &TokenRecord, this: &ThisNode, output: Output) -> Result<(), Stop> {
+    let (text, join) = (token.text(), this.node.address.to_string());
+    if output == Output::Text {
+        eprint!("{}", tokens::created(record, &join));
+        return print(&zeroize::Zeroizing::new(format!("{}\n", text.as_str())));
+    }
+    let role = if record.kind == Joiner::Worker { Role::Worker } else { Role::ControlPlane };
+    let start = tokens::start(role, &text, &join);
+    let inspected = tokens::inspect(&Token::Join(token.clone()));
+    print_json(&json!({
+        "token": text.as_str(),
+        "id": inspected.ids[0],
+        "role": inspected.kind,
+        "fingerprint": inspected.fingerprint,
+        "expires": moment(record.expires),
+        "uses": record.uses_left,
+        "parameters": start.parameters.as_str(),
+        "cloud-config": start.cloud_config.as_str(),
+    }))
+}
+
+fn list(root: &Root, output: Output) -> Result<(), Stop> {
+    let (_, store) = cluster(root)?;
+    let mut damaged = Vec::new();
+    let all = store.tokens(&mut damaged).and_then(|tokens| Ok((tokens, store.nodes(&mut damaged)?)));
+    let (tokens, nodes) = all.map_err(|error| {
+        stop(Exit::Failure, "The tokens can't be listed", error, "see how the cluster is: kubeboot status")
+    })?;
+    for why in damaged {
+        eprintln!("kubeboot: {why}");
+    }
+    let rows = tokens::listed(&tokens, &nodes, clock::unix());
+    match output {
+        Output::Text => print(&tokens::table(&rows)),
+        Output::Json => print_json(&json!(rows)),
+    }
+}
+
+fn revoke(root: &Root, id: &str, output: Output) -> Result<(), Stop> {
+    let what = "No token was revoked";
+    let name = object_name(id).map_err(|(why, fix)| stop(Exit::BadInput, what, why, fix))?;
+    let (_, store) = cluster(root)?;
+    let revoked = store.delete_token(&name);
+    let revoked =
+        revoked.map_err(|error| stop(Exit::Failure, what, error, "see how the cluster is: kubeboot status"))?;
+    if !revoked {
+        return Err(stop(Exit::Failure, what, format!("there is no token with the id {id}"), "kubeboot token list"));
+    }
+    match output {
+        Output::Text => {
+            print("It admits nobody from now on. Machines that came with it stay: kubeboot token list had them\n")
+        }
+        Output::Json => print_json(&json!({"revoked": id})),
+    }
+}
+
+/// The object of the token with this id, which may be given with the object's own name.
+fn object_name(id: &str) -> Result<String, (&'static str, &'static str)> {
+    let digits = id.strip_prefix("token-").unwrap_or(id);
+    if id.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("kb1")) {
+        return Err((
+            "this is the token itself, and arguments can be seen by everybody on the machine",
+            "give its id.",
+        ));
+    }
+    match digits.len() == 10 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        true => Ok(format!("token-{digits}")),
+        false => Err(("expected an id of ten hexadecimal digits", "take it from: kubeboot token list")),
+    }
+}
+
+/// `90m` and its like, in seconds.
+fn lifetime(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => DAY,
+        _ => 0,
+    };
+    let seconds = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    match seconds {
+        Some(seconds @ 1..=LONGEST) => Ok(seconds),
+        _ => Err("expected a number with s, m, h or d, such as 24h; at most 366d".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_have_a_unit_and_a_bound() {
+        assert_eq!(lifetime("24h"), Ok(DAY));
+        assert_eq!((lifetime("90m"), lifetime("1s"), lifetime("366d")), (Ok(5400), Ok(1), Ok(LONGEST)));
+        for bad in ["", "h", "24", "0h", "367d", "-1h", "1.5h", "99999999999999999999d", "9999999999999999d", "1ä"] {
+            assert!(lifetime(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_revoked_by_its_id_and_never_by_itself() {
+        assert_eq!(object_name("3f9a1c0b7e"), Ok("token-3f9a1c0b7e".into()));
+        assert_eq!(object_name("token-3f9a1c0b7e"), Ok("token-3f9a1c0b7e".into()));
+        for bad in ["", "3f9a1c0b7", "3f9a1c0b7g", "../node-w-1", "node-w-1", "3F9A1C0B7E", "kb1w-00000", "KB1W-0"] {
+            assert!(object_name(bad).is_err(), "{bad}");
+        }
+        assert!(object_name("KB1w-0").unwrap_err().0.contains("the token itself"));
     }
 }

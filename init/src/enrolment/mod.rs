@@ -17,14 +17,19 @@
 
 pub mod decision;
 pub mod failure;
+pub mod gate;
 pub mod joiner;
 pub mod message;
+pub mod noise;
 pub mod note;
+pub mod objects;
 pub mod operator;
 mod proven;
 pub mod reason;
+pub mod seeking;
 pub mod server;
 pub mod ssh;
+pub mod taking;
 pub mod transcript;
 mod wire;
 
@@ -69,4 +74,4 @@ impl Sign for SigningKey {
 impl Keys for SigningKey {}
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -26,6 +26,7 @@ pub const WATCHED: &[Port] = &[
     port(2380, "etcd", true),
     port(2381, "etcd", true),
     port(6443, "kube-apiserver", true),
+    port(7440, "kubeboot-agent", true),
     port(10248, "kubelet", false),
     port(10249, "kube-proxy", false),
     port(10250, "kubelet", false),

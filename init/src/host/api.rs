@@ -3,16 +3,18 @@
 //! The few calls that kubeboot makes need no generated types: a manifest is data, and server-side apply takes it as it
 //! is (Kubernetes API conventions; KEP-555).
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
 use serde::Deserialize;
 use serde_json::Value;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, TlsProvider, parse_pem};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use zeroize::Zeroizing;
 
 /// Who owns the fields that kubeboot applies.
@@ -70,7 +72,7 @@ pub struct Api {
     agent: ureq::Agent,
     server: String,
     /// `apiVersion` → kinds → where they live; asked of the server once.
-    kinds: RefCell<BTreeMap<String, BTreeMap<String, Kind>>>,
+    kinds: Mutex<BTreeMap<String, BTreeMap<String, Kind>>>,
 }
 
 /// Where objects of a kind live.
@@ -100,7 +102,14 @@ impl Api {
         let ca = read("certificate-authority", &cluster.certificate_authority_data, &cluster.certificate_authority)?;
         let certificate = read("client-certificate", &user.client_certificate_data, &user.client_certificate)?;
         let key = read("client-key", &user.client_key_data, &user.client_key)?;
-        Self::new(&cluster.server, &ca, Some((&certificate, &key)))
+        let identity = Some((certificate.as_slice(), key.as_slice()));
+        match &cluster.tls_server_name {
+            None => Self::new(&cluster.server, &ca, identity),
+            Some(name) => {
+                let (url, address) = named(&cluster.server, name).map_err(wrong)?;
+                Self::build(&url, &ca, identity, Some(address))
+            }
+        }
     }
 
     /// Trusts the PEM certificates in `ca`; `identity` is a PEM chain and its key.
@@ -108,6 +117,16 @@ impl Api {
     /// # Errors
     /// [`ApiError::Kubeconfig`] for texts that hold no certificate or no key.
     pub fn new(server: &str, ca: &[u8], identity: Option<(&[u8], &[u8])>) -> Result<Self, ApiError> {
+        Self::build(server, ca, identity, None)
+    }
+
+    /// `at`: where the server is, whatever its name in the URL says.
+    fn build(
+        server: &str,
+        ca: &[u8],
+        identity: Option<(&[u8], &[u8])>,
+        at: Option<SocketAddr>,
+    ) -> Result<Self, ApiError> {
         let roots = certificates(ca, "the certificate authority")?;
         let client = match identity {
             None => None,
@@ -122,7 +141,7 @@ impl Api {
             .root_certs(RootCerts::new_with_certs(&roots))
             .client_cert(client)
             .build();
-        let agent = ureq::Agent::config_builder()
+        let config = ureq::Agent::config_builder()
             .tls_config(tls)
             .https_only(true)
             .proxy(None)
@@ -131,9 +150,12 @@ impl Api {
             .timeout_connect(Some(Duration::from_secs(3)))
             .timeout_global(Some(Duration::from_secs(30)))
             .user_agent(concat!("kubeboot/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
-        Ok(Api { agent, server: server.trim_end_matches('/').to_owned(), kinds: RefCell::default() })
+            .build();
+        let agent = match at {
+            None => config.new_agent(),
+            Some(address) => ureq::Agent::with_parts(config, DefaultConnector::default(), Fixed(address)),
+        };
+        Ok(Api { agent, server: server.trim_end_matches('/').to_owned(), kinds: Mutex::default() })
     }
 
     /// The server's address, `https://HOST:PORT`.
@@ -195,6 +217,29 @@ impl Api {
         self.json("PUT", path, request.send(object.to_string().as_bytes()))
     }
 
+    /// POST of a new object; `path` is its collection's.
+    ///
+    /// # Errors
+    /// [`ApiError::Unreachable`], [`ApiError::Refused`]: with 409 if there is one of its name.
+    pub fn post(&self, path: &str, object: &Value) -> Result<Value, ApiError> {
+        let request = self.agent.post(self.url(path)).content_type("application/json");
+        self.json("POST", path, request.send(object.to_string().as_bytes()))
+    }
+
+    /// DELETE of an object that is still in this version.
+    ///
+    /// # Errors
+    /// [`ApiError::Unreachable`], [`ApiError::Refused`]: with 409 if it is in another, with 404 if it is gone.
+    pub fn delete_version(&self, path: &str, version: &str) -> Result<Value, ApiError> {
+        let options = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"resourceVersion": version},
+        });
+        let request = self.agent.delete(self.url(path)).force_send_body().content_type("application/json");
+        self.json("DELETE", path, request.send(options.to_string().as_bytes()))
+    }
+
     /// DELETE; an object that is not there is no error. True when there was one.
     ///
     /// # Errors
@@ -228,9 +273,8 @@ impl Api {
     }
 
     fn kind(&self, version: &str, kind: &str) -> Result<Option<Kind>, ApiError> {
-        if let Some(kinds) = self.kinds.borrow().get(version)
-            && let Some(found) = kinds.get(kind)
-        {
+        let known = || self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known().get(version).and_then(|kinds| kinds.get(kind)) {
             return Ok(Some(found.clone()));
         }
         #[derive(Deserialize)]
@@ -244,7 +288,7 @@ impl Api {
         let kinds = list.resources.into_iter().filter(|resource: &Kind| !resource.name.contains('/'));
         let kinds: BTreeMap<String, Kind> = kinds.map(|resource| (resource.kind.clone(), resource)).collect();
         let found = kinds.get(kind).cloned();
-        self.kinds.borrow_mut().insert(version.to_owned(), kinds);
+        known().insert(version.to_owned(), kinds);
         Ok(found)
     }
 
@@ -276,6 +320,30 @@ impl Api {
         let said = value.as_ref().and_then(|status| status.get("message")).and_then(Value::as_str);
         let message = said.unwrap_or(text.trim()).chars().take(500).collect();
         Err(ApiError::Refused { asked: format!("{method} {path}"), status, message })
+    }
+}
+
+/// The URL by which a server behind another name is asked, so that TLS expects that name, and where it is.
+fn named(server: &str, name: &str) -> Result<(String, SocketAddr), String> {
+    let address = server.strip_prefix("https://").and_then(|rest| rest.parse::<SocketAddr>().ok());
+    let address = address.ok_or_else(|| format!("tls-server-name beside {server}: expected https://ADDRESS:PORT"))?;
+    Ok((format!("https://{name}:{}", address.port()), address))
+}
+
+/// A name server that has one answer.
+#[derive(Debug)]
+struct Fixed(SocketAddr);
+
+impl Resolver for Fixed {
+    fn resolve(
+        &self,
+        _: &ureq::http::Uri,
+        _: &ureq::config::Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut found = self.empty();
+        found.push(self.0);
+        Ok(found)
     }
 }
 
@@ -326,6 +394,7 @@ struct NamedUser {
 #[serde(rename_all = "kebab-case")]
 struct Cluster {
     server: String,
+    tls_server_name: Option<String>,
     certificate_authority: Option<String>,
     certificate_authority_data: Option<Inline>,
 }

@@ -7,16 +7,18 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::batch::Batch;
+use super::joining::Granted;
 use super::keys::{self, KeyError, Signer};
 use super::root::Root;
 use super::{clock, files, random};
 use crate::certificates::{Authority, Form, Leaf, Unix, check};
+use crate::enrolment::objects::FoundingTokens;
 use crate::facts::EARLIEST;
 use crate::kubernetes::{encryption, kubeconfig};
 use crate::paths;
 use crate::plan::Step;
 use crate::plan::founder::{SERVICE_ACCOUNT_KEY, SERVICE_ACCOUNT_PUBLIC_KEY};
-use crate::plan::record::Cluster;
+use crate::plan::record::{Cluster, Endpoints};
 use crate::token::{Seed, Token};
 
 /// A step that failed. What was in place before still is; the next boot goes on from there.
@@ -55,6 +57,7 @@ pub struct Executor<'a> {
     image: Unix,
     server: String,
     seed: Option<Seed>,
+    granted: Option<&'a Granted>,
     batch: Batch,
     signers: BTreeMap<Authority, Signer>,
     identity: Option<Zeroizing<String>>,
@@ -65,7 +68,14 @@ impl<'a> Executor<'a> {
     pub fn new(root: &'a Root, now: Unix, server: String, seed: Option<Seed>) -> Self {
         let (batch, signers) = (Batch::default(), BTreeMap::new());
         let image = clock::image(root).max(EARLIEST);
-        Executor { root, now, image, server, seed, batch, signers, identity: None }
+        Executor { root, now, image, server, seed, granted: None, batch, signers, identity: None }
+    }
+
+    /// What a control plane has granted, for the steps that write it.
+    #[must_use]
+    pub fn with(mut self, granted: &'a Granted) -> Self {
+        self.granted = Some(granted);
+        self
     }
 
     /// Tests: cuts the power after so many file operations.
@@ -124,8 +134,42 @@ impl<'a> Executor<'a> {
                 let pem = self.signer(Authority::Cluster)?.issue_for(&public.request(), &public.spki, now)?;
                 self.stage(&public.path(), pem.as_bytes(), 0o644)
             }
+            Step::NodeKey { .. } => {
+                let key = keys::ed25519()?;
+                self.stage(paths::NODE_KEY, key.as_bytes(), 0o600)
+            }
+            Step::Join { .. } => {
+                let granted = self.granted()?;
+                self.stage(paths::CLUSTER, granted.enrolled.cluster.text().as_bytes(), 0o600)?;
+                self.take(granted, &Leaf::OF_EVERY_NODE)
+            }
+            Step::Return { leaves, .. } => self.take(self.granted()?, leaves),
+            Step::Freeze { .. } => {
+                let granted = self.granted()?;
+                self.stage(paths::FROZEN, granted.frozen.text().as_bytes(), 0o600)
+            }
             Step::Flush => self.batch.commit().map_err(at("the staged files")),
         }
+    }
+
+    fn granted(&self) -> Result<&'a Granted, Reason> {
+        self.granted.ok_or_else(|| Reason::State("no control plane was asked".to_owned()))
+    }
+
+    /// Stages what a control plane has granted: authorities, API servers, and of the certificates `leaves`.
+    fn take(&mut self, granted: &Granted, leaves: &[Leaf]) -> Result<(), Reason> {
+        let grant = &granted.enrolled.grant;
+        for (authority, certificate) in &grant.authorities {
+            self.stage(authority.certificate(), certificate.as_bytes(), 0o644)?;
+        }
+        let endpoints = Endpoints::of(grant.endpoints.iter().copied());
+        self.stage(paths::ENDPOINTS, endpoints.text().as_bytes(), 0o644)?;
+        let pairs = Leaf::OF_EVERY_NODE.into_iter().zip(&grant.certificates).zip(&granted.keys);
+        for ((leaf, certificate), key) in pairs.filter(|((leaf, _), _)| leaves.contains(leaf)) {
+            let pair = keys::Pair { public: certificate.clone(), key: key.clone() };
+            self.keep(leaf, Authority::Cluster, &pair)?;
+        }
+        Ok(())
     }
 
     fn directory(&self, path: &str, mode: u32) -> Result<(), Reason> {
@@ -168,6 +212,8 @@ impl<'a> Executor<'a> {
         let founding = seed.founding_key();
         let mut record = Cluster::unsigned(random::bytes(), self.now, &founding.public(), &identity);
         record.certify(&founding.sign(&record.certified()));
+        // In place before the record is: what follows from the seed can't be made once the record stands.
+        self.stage(paths::FOUNDING_TOKENS, FoundingTokens::of(&seed).text().as_bytes(), 0o600)?;
         self.stage(paths::CLUSTER, record.text().as_bytes(), 0o600)
     }
 

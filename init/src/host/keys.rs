@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::signature::Ed25519KeyPair;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::random;
 use crate::certificates::expiry::Validity;
 use crate::certificates::{Authority, Purpose, Request, San, Unix};
+use crate::enrolment::{Keys, Sign};
 
 /// A key or certificate could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +121,20 @@ pub fn ecdsa() -> Result<Pair, KeyError> {
     Ok(Pair { public: key.public_key_pem(), key: Zeroizing::new(key.serialize_pem()) })
 }
 
+/// Makes a key and a request (PKCS #10, DER) for a certificate that says what `request` says.
+///
+/// # Errors
+/// The crypto provider refuses.
+pub fn signing_request(request: &Request) -> Result<(Vec<u8>, Zeroizing<String>), KeyError> {
+    let failed = failed("make a certificate request");
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(&failed)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = subject(request.common_name.as_str(), &request.organizations);
+    params.subject_alt_names = request.names.iter().map(san).collect::<Result<_, _>>().map_err(&failed)?;
+    let der = params.serialize_request(&key).map_err(&failed)?.der().to_vec();
+    Ok((der, Zeroizing::new(key.serialize_pem())))
+}
+
 /// The public half (PEM) of a private key (PEM).
 ///
 /// # Errors
@@ -150,19 +165,53 @@ pub fn ed25519() -> Result<Zeroizing<String>, KeyError> {
     Ok(pem)
 }
 
+/// An Ed25519 key that can sign: the cluster's identity key, or a node's. No `Debug`: it holds a secret.
+pub struct Ed25519(Ed25519KeyPair);
+
+impl Ed25519 {
+    /// A key from its file, PEM (PKCS#8).
+    ///
+    /// # Errors
+    /// It can't be parsed.
+    pub fn load(pem: &[u8]) -> Result<Self, KeyError> {
+        let bad = |reason: String| KeyError { operation: "read an Ed25519 key".to_owned(), reason };
+        let (_, block) = x509_parser::pem::parse_x509_pem(pem).map_err(|error| bad(error.to_string()))?;
+        let der = Zeroizing::new(block.contents);
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map_err(|error| bad(error.to_string()))?;
+        Ok(Ed25519(pair))
+    }
+}
+
+impl Sign for Ed25519 {
+    fn public(&self) -> [u8; 32] {
+        self.0.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes")
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
+    }
+}
+
+impl Keys for Ed25519 {}
+
 fn parameters(validity: Validity, common_name: &str, organizations: &[String]) -> CertificateParams {
     let moment = |unix| date_time_ymd(1970, 1, 1) + Duration::from_secs(unix);
     let mut params = CertificateParams::default();
     params.not_before = moment(validity.not_before);
     params.not_after = moment(validity.not_after);
     params.serial_number = Some(serial());
-    params.distinguished_name = DistinguishedName::new();
-    // An RFC 4514 reader expects organization before common name, as Go and OpenSSL write them.
-    for organization in organizations {
-        params.distinguished_name.push(DnType::OrganizationName, organization.as_str());
-    }
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.distinguished_name = subject(common_name, organizations);
     params
+}
+
+/// An RFC 4514 reader expects organization before common name, as Go and OpenSSL write them.
+fn subject(common_name: &str, organizations: &[String]) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    for organization in organizations {
+        name.push(DnType::OrganizationName, organization.as_str());
+    }
+    name.push(DnType::CommonName, common_name);
+    name
 }
 
 /// 128 random bits, positive and without leading zeros (RFC 5280, 4.1.2.2).
@@ -266,8 +315,21 @@ mod tests {
     }
 
     #[test]
+    fn a_request_asks_for_exactly_what_the_profile_has_and_its_key_is_its_own() {
+        use crate::certificates::{profile, signing_request as rules};
+        for (leaf, request) in profile::of_every_node("one", "2001:db8::10".parse().unwrap()) {
+            let (der, key) = signing_request(&request).unwrap();
+            let spki = rules::check(&der, &request).unwrap_or_else(|why| panic!("{leaf}: {why}"));
+            assert!(spki.ends_with(&check::public_half(key.as_bytes()).unwrap()), "{leaf}");
+        }
+    }
+
+    #[test]
     fn an_identity_key_reads_back() {
         let key = ed25519().unwrap();
-        assert_eq!(check::ed25519_public_half(key.as_bytes()).unwrap().len(), 32);
+        let public = check::ed25519_public_half(key.as_bytes()).unwrap();
+        let loaded = Ed25519::load(key.as_bytes()).unwrap();
+        assert_eq!(loaded.public()[..], public[..]);
+        assert!(check::ed25519_verifies(&public, b"message", &loaded.sign(b"message")));
     }
 }

@@ -2,15 +2,18 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the shell that effects live in")]
 
 pub mod api;
+pub mod balancer;
 pub mod batch;
 pub mod clock;
 pub mod console;
 pub mod disk;
+pub mod enrolment;
 pub mod execute;
 pub mod facts;
 pub mod files;
 pub mod founder;
 pub mod gates;
+pub mod joining;
 pub mod keys;
 pub mod machine_id;
 pub mod mounts;
@@ -31,3 +34,4 @@ pub mod seat;
 pub mod sources;
 pub mod systemd;
 pub mod wait;
+pub mod worker;

@@ -6,7 +6,7 @@ use super::api::{Api, ApiError};
 use super::files;
 use super::root::Root;
 use crate::health::Expected;
-use crate::kubernetes::static_pods;
+use crate::kubernetes::{self, kubeconfig, static_pods};
 use crate::paths;
 use crate::plan::record::{Cluster, Node};
 use crate::settings::frozen::Frozen;
@@ -52,12 +52,21 @@ impl ThisNode {
         })
     }
 
-    /// A client of the API server that this node uses.
+    /// A client of the API server that this node uses: as the administrator on a control plane, as the node on a worker.
     ///
     /// # Errors
     /// A kubeconfig that can't be used.
     pub fn api(&self, root: &Root) -> Result<Api, ApiError> {
-        Api::from_kubeconfig(&root.path(KUBECONFIG))
+        let path = if self.is_control_plane() { KUBECONFIG } else { kubeconfig::KUBELET };
+        Api::from_kubeconfig(&root.path(path))
+    }
+
+    /// The URL of the API server that this node uses.
+    pub fn server(&self) -> String {
+        match self.is_control_plane() {
+            true => kubernetes::server(self.node.address),
+            false => kubeconfig::BALANCER.to_owned(),
+        }
     }
 
     /// Whether it runs a control plane.

@@ -1,5 +1,7 @@
 //! Makes the cluster's objects what they should be: add-ons, the node's labels, kubelets' certificates.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
@@ -8,6 +10,7 @@ use crate::certificates::approval::{self, Ruling};
 use crate::health::node_from;
 use crate::kubernetes::addons::{self, AddOn, inventory};
 use crate::kubernetes::network;
+use crate::plan::record::Endpoints;
 
 /// Most requests of kubelets that are ruled on in one round.
 const REQUESTS: usize = 100;
@@ -109,6 +112,23 @@ pub fn node_is_ready(api: &Api, node: &str, boot: &str) -> Result<Result<(), Str
     })
 }
 
+/// Where the API servers say that they are (KEP-752: each takes itself in and out); a worker may read this one.
+const API_SERVERS: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+
+/// The cluster's API servers; none when the answer names nobody.
+///
+/// # Errors
+/// The call fails.
+pub fn api_servers(api: &Api) -> Result<Option<Endpoints>, ApiError> {
+    let slice = api.get(API_SERVERS)?;
+    let list = |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    let port = list(&slice, "ports").iter().find_map(|port| u16::try_from(port.get("port")?.as_u64()?).ok());
+    let addresses = list(&slice, "endpoints").into_iter().flat_map(|endpoint| list(&endpoint, "addresses"));
+    let servers = addresses.filter_map(|address| Some(SocketAddr::new(address.as_str()?.parse().ok()?, port?)));
+    let record = Endpoints::of(servers);
+    Ok((!record.servers.is_empty()).then_some(record))
+}
+
 /// Where leaders of the control plane's components are known by their leases.
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
 
@@ -150,7 +170,11 @@ pub fn kubelet_requests(api: &Api, enrolled: impl Fn(&str) -> bool) -> Result<Ve
         decided["kind"] = json!("CertificateSigningRequest");
         decided["status"]["conditions"] =
             json!([{"type": kind, "status": "True", "reason": "Kubeboot", "message": message}]);
-        api.put(&format!("{PATH}/{name}/approval"), &decided)?;
+        match api.put(&format!("{PATH}/{name}/approval"), &decided) {
+            // Another control plane has ruled on it meanwhile.
+            Err(error) if error.status() == Some(409) => continue,
+            ruled => ruled?,
+        };
         rulings.push(format!("{kind} certificate request {name}: {message}"));
     }
     Ok(rulings)
@@ -230,6 +254,20 @@ mod tests {
                 format!("GET {}", path("kube-scheduler")),
             ]
         );
+    }
+
+    #[test]
+    fn a_worker_learns_where_the_api_servers_are_and_an_empty_answer_says_nothing() {
+        let authority = authority();
+        let slice = json!({"addressType": "IPv4", "ports": [{"name": "https", "port": 6443}], "endpoints": [
+            {"addresses": ["10.0.0.12"]}, {"addresses": ["10.0.0.11"]}, {"addresses": ["nowhere"]},
+        ]});
+        let (address, server) = serve(&authority, vec![(200, slice), (200, json!({"endpoints": null, "ports": []}))]);
+        let api = client(&authority, &address);
+        let servers = ["10.0.0.11:6443", "10.0.0.12:6443"].map(|one| one.parse().unwrap());
+        assert_eq!(api_servers(&api).unwrap(), Some(Endpoints::of(servers)));
+        assert_eq!(api_servers(&api).unwrap(), None);
+        assert_eq!(asked(server.join().unwrap()), [format!("GET {API_SERVERS}"), format!("GET {API_SERVERS}")]);
     }
 
     #[test]

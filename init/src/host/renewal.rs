@@ -1,12 +1,17 @@
 //! Renewing what is due while the node runs, and letting those know who read it only when they start.
 
+use super::execute::Failed;
 use super::files;
 use super::founder::{self, Unfinished};
+use super::joining::{Asker, By, Granted, known_hosts};
 use super::node::ThisNode;
 use super::root::Root;
+use super::{clock, worker};
 use crate::certificates::Leaf;
+use crate::certificates::expiry::Listed;
 use crate::kubernetes::{Site, static_pods};
-use crate::plan::{Founder, Step};
+use crate::plan::worker::{When, plan, split};
+use crate::plan::{Founder, Step, Worker};
 use crate::timeline::What;
 
 /// What was renewed.
@@ -28,7 +33,7 @@ pub struct Renewed {
 /// In words, with the state that was left.
 pub fn renew(root: &Root, this: &ThisNode) -> Result<Renewed, String> {
     if !this.is_control_plane() {
-        return Ok(Renewed::default());
+        return renew_worker(root, this);
     }
     let founder = as_founder(this);
     let steps = founder::renew(root, &founder).map_err(|error: Unfinished| error.to_string())?;
@@ -39,13 +44,67 @@ pub fn renew(root: &Root, this: &ThisNode) -> Result<Renewed, String> {
         true => founder::operators(root, &founder),
         false => Vec::new(),
     };
-    let mut words: Vec<String> =
-        steps.iter().filter(|step| **step != Step::Flush).map(|step| format!("{step} ({})", step.because())).collect();
+    let mut words = words(&steps);
     for path in static_pods(root, this)? {
         words.push(format!("{path} is rendered again: its pod starts anew with the new certificates"));
     }
     let kubelet = steps.iter().any(|step| matches!(step, Step::Issue { leaf: Leaf::KubeletClient, .. }));
     Ok(Renewed { words, operators, kubelet })
+}
+
+fn words(steps: &[Step]) -> Vec<String> {
+    steps.iter().filter(|step| **step != Step::Flush).map(|step| format!("{step} ({})", step.because())).collect()
+}
+
+/// A worker asks a control plane for what is due, by its node key. The kubelet renews its client certificate itself, unless
+/// that has expired.
+fn renew_worker(root: &Root, this: &ThisNode) -> Result<Renewed, String> {
+    let _lock = founder::lock(root).map_err(|error| Unfinished::Lock(error).to_string())?;
+    let worker = as_worker(this);
+    let steps = plan(&worker, &worker::look(root, &worker), clock::unix(), When::Due).map_err(|why| why.to_string())?;
+    let (before, after) = split(&steps).unwrap_or((&steps, &[]));
+    let failed = |error: Failed| error.to_string();
+    worker::act(root, before, None, |_, _| {}).map_err(failed)?;
+    if !after.is_empty() {
+        worker::act(root, after, Some(&come_back(root, this)?), |_, _| {}).map_err(failed)?;
+    }
+    let kubelet =
+        steps.iter().any(|step| matches!(step, Step::Return { leaves, .. } if leaves.contains(&Leaf::KubeletClient)));
+    Ok(Renewed { words: words(&steps), operators: Vec::new(), kubelet })
+}
+
+/// Asks a control plane where the API servers are: for a worker that reaches none where they were.
+///
+/// # Errors
+/// In words; what was known before still is.
+pub fn ask_where(root: &Root, this: &ThisNode) -> Result<(), String> {
+    let _lock = founder::lock(root).map_err(|error| Unfinished::Lock(error).to_string())?;
+    let because = "no API server answers where they were".to_owned();
+    let steps = [Step::Return { leaves: Vec::new(), because }, Step::Flush];
+    let granted = come_back(root, this)?;
+    worker::act(root, &steps, Some(&granted), |_, _| {}).map_err(|error| error.to_string())
+}
+
+/// What a control plane gives this node again, asked once by its node key.
+fn come_back(root: &Root, this: &ThisNode) -> Result<Granted, String> {
+    let release = this.seat.version.parse().map_err(|error: crate::release::VersionError| error.to_string())?;
+    let hosts = known_hosts(root, &this.settings.join);
+    let by = By::NodeKey(this.cluster.clone());
+    let asker = Asker::new(root, by, &this.node, release, hosts, this.frozen.clone())?;
+    asker.ask_once().map_err(|block| block.line())
+}
+
+/// What a worker's files are compared with.
+pub fn as_worker(this: &ThisNode) -> Worker {
+    Worker { node: this.node.clone() }
+}
+
+/// Every certificate of the node, and the clock that they are judged by.
+pub fn certificates(root: &Root, this: &ThisNode) -> (Vec<Listed>, u64) {
+    match this.is_control_plane() {
+        true => founder::certificates(root, &as_founder(this)),
+        false => worker::certificates(root, &as_worker(this)),
+    }
 }
 
 /// What the node's files are compared with: the frozen settings and the pinned node.

@@ -9,6 +9,18 @@ use crate::certificates::Leaf;
 /// The name under which every kubeconfig of this cluster knows it, kubeadm's.
 const CLUSTER: &str = "kubernetes";
 
+/// The kubelet's.
+pub const KUBELET: &str = "/etc/kubernetes/kubelet.conf";
+/// kube-proxy's.
+pub const KUBE_PROXY: &str = "/etc/kubernetes/kube-proxy.conf";
+/// flanneld's.
+pub const FLANNEL: &str = "/etc/kubernetes/flannel.conf";
+
+/// Where a worker finds an API server: its own balancer.
+pub const BALANCER: &str = "https://127.0.0.1:7445";
+/// The name by which an API server is known through the balancer: every one's certificate has it, and none's has loopback.
+const SERVER_NAME: &str = "kubernetes.default.svc";
+
 /// The user's name in a kubeconfig, kubeadm's.
 fn user(leaf: Leaf) -> &'static str {
     match leaf {
@@ -64,6 +76,12 @@ pub fn by_reference(leaf: Leaf, server: &str, ca: &str, certificate_and_key: &st
     )
 }
 
+/// [`by_reference`] for a worker's programs, which reach the API servers through the balancer.
+pub fn through_balancer(leaf: Leaf, ca: &str, certificate_and_key: &str) -> String {
+    let server = format!("{BALANCER}\n    tls-server-name: {SERVER_NAME}");
+    by_reference(leaf, &server, ca, certificate_and_key)
+}
+
 fn head(server: &str, authority: &str, user: &str) -> String {
     format!(
         "apiVersion: v1
@@ -103,6 +121,15 @@ mod tests {
             let cut = &text.as_bytes()[..length];
             assert!(taken_apart(cut, Leaf::Admin, "https://192.0.2.10:6443", b"ca").is_err(), "{length}");
         }
+    }
+
+    #[test]
+    fn a_worker_asks_its_balancer_and_expects_an_api_server() {
+        insta::assert_snapshot!(through_balancer(
+            Leaf::KubeletClient,
+            "/etc/kubernetes/pki/ca.crt",
+            "/var/lib/kubelet/pki/kubelet-client-current.pem"
+        ));
     }
 
     #[test]

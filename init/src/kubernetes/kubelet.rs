@@ -32,13 +32,31 @@ fn arguments(site: &Site<'_>) -> String {
     arguments.join(" ")
 }
 
-/// The labels that a kubelet may give its own node (NodeRestriction); the agent sets the others.
+/// The labels that a kubelet gives its own node; on a control plane the agent sets the others.
 fn own_labels<'a>(site: &'a Site<'_>) -> impl Iterator<Item = (&'a String, &'a String)> {
-    site.settings.node.labels.iter().filter(|(key, _)| {
-        let domain = key.split_once('/').map_or("", |(domain, _)| domain);
-        let of = |parent: &str| domain == parent || domain.ends_with(&format!(".{parent}"));
-        !of("kubernetes.io") && !of("k8s.io")
-    })
+    let all = site.is_control_plane();
+    site.settings.node.labels.iter().filter(move |(key, _)| is_free(key) || (!all && is_kubelets(key)))
+}
+
+/// Whether a label is of no domain of Kubernetes'.
+fn is_free(key: &str) -> bool {
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    let of = |parent: &str| domain == parent || domain.ends_with(&format!(".{parent}"));
+    !of("kubernetes.io") && !of("k8s.io")
+}
+
+/// Whether a label is one of Kubernetes' that a kubelet may give its own node (`k8s.io/kubelet/pkg/apis`, well-known labels).
+fn is_kubelets(key: &str) -> bool {
+    let (domain, name) = key.split_once('/').unwrap_or(("", key));
+    let of = |parent: &str| domain == parent || domain.ends_with(&format!(".{parent}"));
+    of("kubelet.kubernetes.io")
+        || of("node.kubernetes.io")
+        || (domain == "topology.kubernetes.io" && matches!(name, "zone" | "region"))
+}
+
+/// The labels of the settings that a worker can't have: only the cluster's administrator may give them (NodeRestriction).
+pub fn refused_labels(settings: &crate::settings::Settings) -> Vec<&str> {
+    settings.node.labels.keys().map(String::as_str).filter(|key| !is_free(key) && !is_kubelets(key)).collect()
 }
 
 fn config(site: &Site<'_>) -> Value {
@@ -112,6 +130,12 @@ mod tests {
         settings.node.taints = vec!["dedicated=edge:NoSchedule".into(), "quiet:NoExecute".into()];
         let site = sample::site(&settings, &node);
         assert!(arguments(&site).ends_with("--node-labels=disk=ssd,example.org/zone=a"), "{}", arguments(&site));
+        let mut worker = settings.clone();
+        worker.role = Some(crate::settings::Role::Worker);
+        worker.node.labels.insert("topology.kubernetes.io/zone".into(), "b".into());
+        let text = arguments(&sample::site(&worker, &node));
+        assert!(text.ends_with("--node-labels=disk=ssd,example.org/zone=a,topology.kubernetes.io/zone=b"), "{text}");
+        assert_eq!(refused_labels(&worker), ["node-role.kubernetes.io/edge"]);
         assert_eq!(
             taints(&site),
             [

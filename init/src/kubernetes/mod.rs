@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::plan::record::Node;
-use crate::settings::Settings;
+use crate::settings::{Role, Settings};
 
 /// The API server's port.
 pub const API_PORT: u16 = 6443;
@@ -80,16 +80,26 @@ pub fn directories(site: &Site<'_>) -> Vec<(String, u32)> {
     directories
 }
 
-/// Everything that boot renders on a control plane, in the order in which it is written: first what the container
-/// runtime needs to start, last what the kubelet acts on as soon as it is there. The agent adds [`static_pods::later`].
+/// Everything that boot renders, in the order in which it is written: first what the container runtime needs to start, last
+/// what the kubelet acts on as soon as it is there. A worker has no static pods; on a control plane the agent adds
+/// [`later`].
 pub fn renders(site: &Site<'_>) -> Vec<Render> {
     let mut renders = runtime(site);
-    renders.extend(policies::renders());
+    if site.is_control_plane() {
+        renders.extend(policies::renders());
+    }
     renders.extend(network::renders(site));
     renders.extend(firewall::renders(site));
     renders.extend(kubelet::renders(site));
-    renders.extend(static_pods::first(site));
+    if site.is_control_plane() {
+        renders.extend(static_pods::first(site));
+    }
     renders
+}
+
+/// What the agent renders once the API server answers.
+pub fn later(site: &Site<'_>) -> Vec<Render> {
+    if site.is_control_plane() { static_pods::later(site) } else { Vec::new() }
 }
 
 /// The container runtime's part of [`renders`], which needs no certificate.
@@ -116,6 +126,11 @@ pub fn loopback(address: IpAddr) -> IpAddr {
 }
 
 impl Site<'_> {
+    /// Whether the node runs a control plane.
+    pub fn is_control_plane(&self) -> bool {
+        self.settings.role != Some(Role::Worker)
+    }
+
     /// The address of the cluster's DNS Service: the tenth of the Services' block.
     pub fn dns(&self) -> IpAddr {
         let block = self.settings.cluster.service_cidr;
@@ -177,6 +192,18 @@ mod tests {
             let name = render.path.trim_start_matches('/').replace('/', "_");
             insta::assert_snapshot!(name, show(&[render]));
         }
+    }
+
+    #[test]
+    fn a_worker_renders_no_static_pod_and_nothing_of_the_api_servers() {
+        let (mut settings, node) = (sample::settings(), sample::node());
+        let of_a_founder = renders(&sample::site(&settings, &node));
+        settings.role = Some(Role::Worker);
+        let site = sample::site(&settings, &node);
+        let of_a_worker = renders(&site);
+        let paths = |renders: &[Render]| -> Vec<String> { renders.iter().map(|one| one.path.clone()).collect() };
+        insta::assert_snapshot!(paths(&of_a_worker).join("\n"));
+        assert!(later(&site).is_empty() && of_a_worker.iter().all(|one| of_a_founder.contains(one)));
     }
 
     #[test]

@@ -1,20 +1,19 @@
 //! The founder's plan: what the machine that founds a cluster has to have on disk, in the order in which it is made.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use crate::certificates::profile::{KUBELET_CLIENT, KUBELET_CLIENT_CURRENT};
+use crate::certificates::profile::KUBELET_CLIENT_CURRENT;
 use crate::certificates::{Authority, Fault, Inspected, Leaf, OperatorKey, Subject, Unix, check, operators};
 use crate::kubernetes::{self, encryption, kubeconfig};
 use crate::paths;
-use crate::paths::temporary_beside;
 use crate::settings::frozen::Frozen;
 use crate::settings::{Backend, ProxyMode, Settings};
 use crate::token::Token;
 
+use super::parts::write;
 use super::record::{Cluster, Node};
 use super::sight::{Entry, Sight};
-use super::{Damaged, Step, state};
+use super::{Damaged, Step, parts, state};
 
 /// What should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,8 +70,7 @@ const ORDER: &[Part] = &[
     Part::Flush,
 ];
 
-/// Directories, their modes, and whether they are ours alone: the mode of another's is not touched.
-const DIRECTORIES: &[(&str, u32, bool)] = &[
+const DIRECTORIES: &[parts::Directory] = &[
     ("/var/lib", 0o755, false),
     ("/var/log", 0o755, false),
     (paths::STATE, 0o700, true),
@@ -98,6 +96,7 @@ impl Founder {
         let mut files: Vec<String> = [
             paths::CLUSTER,
             paths::IDENTITY_KEY,
+            paths::FOUNDING_TOKENS,
             paths::SEED,
             paths::NODE,
             paths::FROZEN,
@@ -115,8 +114,7 @@ impl Founder {
         files.extend(authorities.chain(certificates).map(str::to_owned));
         files.extend(self.operators().iter().map(OperatorKey::path));
         files.extend(self.kubeconfigs().into_iter().map(|(path, _)| path.to_owned()));
-        let strays: Vec<String> = files.iter().filter_map(|path| stray(path)).collect();
-        files.extend(strays);
+        parts::add_strays(&mut files);
         files.extend(DIRECTORIES.iter().map(|(path, ..)| (*path).to_owned()));
         files.push(ETCD_MEMBER.to_owned());
         files
@@ -161,9 +159,9 @@ impl Founder {
         let server = kubernetes::server(self.node.address);
         let leaves = self.leaves();
         [
-            (Leaf::KubeletClient, "/etc/kubernetes/kubelet.conf", KUBELET_CLIENT_CURRENT),
-            (Leaf::KubeProxy, "/etc/kubernetes/kube-proxy.conf", Leaf::KubeProxy.form().certificate()),
-            (Leaf::Flannel, "/etc/kubernetes/flannel.conf", Leaf::Flannel.form().certificate()),
+            (Leaf::KubeletClient, kubeconfig::KUBELET, KUBELET_CLIENT_CURRENT),
+            (Leaf::KubeProxy, kubeconfig::KUBE_PROXY, Leaf::KubeProxy.form().certificate()),
+            (Leaf::Flannel, kubeconfig::FLANNEL, Leaf::Flannel.form().certificate()),
         ]
         .into_iter()
         .filter(|(leaf, ..)| leaves.contains(leaf))
@@ -200,8 +198,8 @@ pub fn plan(founder: &Founder, sight: &Sight, now: Unix) -> Result<Vec<Step>, Da
     for part in ORDER {
         match part {
             Part::Etcd => steps.extend(found.etcd()?),
-            Part::Strays => steps.extend(found.strays()),
-            Part::Directories => steps.extend(found.directories()),
+            Part::Strays => steps.extend(parts::strays(sight)),
+            Part::Directories => steps.extend(parts::directories(sight, DIRECTORIES)),
             Part::Node => steps.extend(found.node()?),
             Part::Identity => steps.extend(found.identity()?),
             Part::Cluster => steps.extend(found.cluster()?),
@@ -210,7 +208,7 @@ pub fn plan(founder: &Founder, sight: &Sight, now: Unix) -> Result<Vec<Step>, Da
             Part::Encryption => steps.extend(found.encryption()?),
             Part::Certificates => steps.extend(found.certificates(&authorities)),
             Part::Operators => steps.extend(found.operators(&authorities)),
-            Part::Kubeconfigs => steps.extend(found.kubeconfigs()),
+            Part::Kubeconfigs => steps.extend(parts::kubeconfigs(sight, founder.kubeconfigs())),
             Part::Freeze => steps.extend(found.freeze()?),
             Part::Flush if steps.len() > flushed => steps.push(Step::Flush),
             Part::Flush => {}
@@ -256,29 +254,9 @@ impl Found<'_> {
         Ok(half_made.then(|| Step::Remove { path: paths::ETCD_DATABASE.to_owned(), because }))
     }
 
-    fn strays(&self) -> Vec<Step> {
-        let paths = self.sight.present().filter(|path| path.ends_with(".kubeboot-new"));
-        let because = "left half written by a power cut";
-        paths.map(|path| Step::Remove { path: path.to_owned(), because: because.to_owned() }).collect()
-    }
-
-    fn directories(&self) -> Vec<Step> {
-        let differs = |(path, mode, ours): &&(&str, u32, bool)| match self.sight.at(path) {
-            Entry::Directory { mode: found } => *ours && found != mode,
-            _ => true,
-        };
-        let step = |(path, mode, _): &(&str, u32, bool)| Step::Directory { path: (*path).to_owned(), mode: *mode };
-        DIRECTORIES.iter().filter(differs).map(step).collect()
-    }
-
     fn node(&self) -> Result<Option<Step>, Damaged> {
         let what = "the node's name and address";
-        let because = match state::file(self.sight, paths::NODE).map(Node::parse) {
-            Ok(Ok(node)) if node == self.founder.node => return Ok(None),
-            Ok(Ok(_)) => "it differs from what it should be".to_owned(),
-            Ok(Err(reason)) => format!("unreadable: {reason}"),
-            Err(fault) => fault.to_string(),
-        };
+        let Some(because) = parts::node(self.sight, &self.founder.node) else { return Ok(None) };
         if self.founded {
             return Err(Damaged::new(paths::NODE, what, because));
         }
@@ -391,8 +369,7 @@ impl Found<'_> {
             let because = fault.to_string();
             steps.push(Step::Issue { leaf, request, because: because.clone() });
             if leaf == Leaf::KubeletClient {
-                let target = Path::new(KUBELET_CLIENT).file_name().unwrap_or_default().to_string_lossy().into_owned();
-                steps.push(Step::Link { path: KUBELET_CLIENT_CURRENT.to_owned(), target, because });
+                steps.push(parts::kubelet_link(because));
             }
         }
         steps
@@ -422,15 +399,6 @@ impl Found<'_> {
         former.map(move |path| Step::Remove { path: path.to_owned(), because: because.clone() })
     }
 
-    fn kubeconfigs(&self) -> Vec<Step> {
-        let differs = |(path, contents): &(&str, String)| self.sight.contents(path) != Some(contents.as_bytes());
-        let step = |(path, contents): (&str, String)| {
-            let because = if self.sight.exists(path) { "it differs from what it should be" } else { "missing" };
-            write(path, 0o600, contents, because.to_owned())
-        };
-        self.founder.kubeconfigs().into_iter().filter(differs).map(step).collect()
-    }
-
     fn freeze(&self) -> Result<Option<Step>, Damaged> {
         let fault = match state::file(self.sight, paths::FROZEN).map(String::from_utf8_lossy) {
             Ok(text) => match Frozen::parse(&text) {
@@ -450,13 +418,4 @@ impl Found<'_> {
         let differs = matches!(self.sight.at(path), Entry::File { mode: found, .. } if *found != mode);
         differs.then(|| Step::Mode { path: path.to_owned(), mode })
     }
-}
-
-fn write(path: &str, mode: u32, contents: String, because: String) -> Step {
-    Step::Write { path: path.to_owned(), mode, contents, because }
-}
-
-/// The name of what a power cut leaves of a write to `path`.
-fn stray(path: &str) -> Option<String> {
-    Some(temporary_beside(Path::new(path)).ok()?.to_string_lossy().into_owned())
 }

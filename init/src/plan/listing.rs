@@ -8,15 +8,13 @@ use crate::kubernetes::{self, kubeconfig};
 use super::founder::Founder;
 use super::sight::Sight;
 use super::state;
+use super::worker::{AUTHORITIES, Worker};
 
 /// Every certificate: the authorities', the node's, the operators'.
 pub fn certificates(founder: &Founder, sight: &Sight, now: Unix) -> Vec<Listed> {
-    let authorities = Authority::ALL.into_iter().map(|authority| {
-        let path = authority.certificate();
-        listed(authority.common_name(), path, state::file(sight, path).and_then(check::inspect), true, now)
-    });
+    let authorities = Authority::ALL.into_iter().map(|authority| known(authority, sight, now));
     let leaves = founder.leaves().into_iter().map(|leaf| {
-        let path = if leaf == Leaf::KubeletClient { KUBELET_CLIENT_CURRENT } else { leaf.form().certificate() };
+        let path = place(leaf);
         listed(leaf.name(), path, certificate(founder, sight, leaf, path), false, now)
     });
     let operators = founder.operators().into_iter().map(|key| {
@@ -24,6 +22,26 @@ pub fn certificates(founder: &Founder, sight: &Sight, now: Unix) -> Vec<Listed> 
         listed(&key.request().common_name, &path, state::file(sight, &path).and_then(check::inspect), false, now)
     });
     authorities.chain(leaves).chain(operators).collect()
+}
+
+/// A worker's certificates: those of the authorities that it knows, and the node's.
+pub fn certificates_of_worker(worker: &Worker, sight: &Sight, now: Unix) -> Vec<Listed> {
+    let authorities = AUTHORITIES.into_iter().map(|authority| known(authority, sight, now));
+    let leaves = worker.leaves().into_iter().map(|(leaf, _)| {
+        let path = place(leaf);
+        listed(leaf.name(), path, state::file(sight, path).and_then(check::inspect), false, now)
+    });
+    authorities.chain(leaves).collect()
+}
+
+fn known(authority: Authority, sight: &Sight, now: Unix) -> Listed {
+    let path = authority.certificate();
+    listed(authority.common_name(), path, state::file(sight, path).and_then(check::inspect), true, now)
+}
+
+/// The file that holds the certificate in use.
+fn place(leaf: Leaf) -> &'static str {
+    if leaf == Leaf::KubeletClient { KUBELET_CLIENT_CURRENT } else { leaf.form().certificate() }
 }
 
 fn certificate(founder: &Founder, sight: &Sight, leaf: Leaf, path: &str) -> Result<Inspected, Fault> {

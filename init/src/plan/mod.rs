@@ -5,9 +5,11 @@
 
 pub mod founder;
 mod listing;
+mod parts;
 pub mod record;
 pub mod sight;
 mod state;
+pub mod worker;
 
 use std::fmt;
 
@@ -17,8 +19,9 @@ use crate::certificates::{Authority, Fault, Leaf, OperatorKey, Request};
 use crate::paths;
 
 pub use founder::{Founder, plan};
-pub use listing::certificates;
+pub use listing::{certificates, certificates_of_worker};
 pub use sight::{Entry, Sight};
+pub use worker::Worker;
 
 /// One thing to do. Steps hold no secret: keys are made where they are written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -112,6 +115,28 @@ pub enum Step {
         /// Why.
         because: String,
     },
+    /// Make the key by which the cluster knows this machine again.
+    NodeKey {
+        /// Why.
+        because: String,
+    },
+    /// Become a node of the cluster: ask a control plane, and write who the cluster is and the certificates that it grants.
+    Join {
+        /// Why.
+        because: String,
+    },
+    /// Ask a control plane again, by the node key: for certificates, and where the API servers are.
+    Return {
+        /// Which certificates are written.
+        leaves: Vec<Leaf>,
+        /// Why.
+        because: String,
+    },
+    /// Freeze the settings: this machine's own, and those that the cluster's nodes share, which came with the grant.
+    Freeze {
+        /// Why.
+        because: String,
+    },
     /// Put what was written so far in place, and go on when it is on disk.
     Flush,
 }
@@ -128,7 +153,11 @@ impl Step {
             | Step::ServiceAccountPublicKey { because }
             | Step::EncryptionKey { because }
             | Step::Issue { because, .. }
-            | Step::Operator { because, .. } => because,
+            | Step::Operator { because, .. }
+            | Step::NodeKey { because }
+            | Step::Join { because }
+            | Step::Return { because, .. }
+            | Step::Freeze { because } => because,
             Step::Directory { .. } | Step::Mode { .. } | Step::Seed | Step::Identity | Step::Cluster | Step::Flush => {
                 ""
             }
@@ -153,6 +182,16 @@ impl fmt::Display for Step {
             Step::EncryptionKey { .. } => f.write_str("make the key that encrypts Secrets at rest"),
             Step::Issue { leaf, .. } => write!(f, "issue certificate {leaf}"),
             Step::Operator { key, .. } => write!(f, "issue a certificate for operator {key}"),
+            Step::NodeKey { .. } => f.write_str("make this machine's node key"),
+            Step::Join { .. } => f.write_str("join the cluster: its record, authorities and this node's certificates"),
+            Step::Return { leaves, .. } if leaves.is_empty() => {
+                f.write_str("ask a control plane where the API servers are")
+            }
+            Step::Return { leaves, .. } => {
+                let names: Vec<&str> = leaves.iter().map(|leaf| leaf.name()).collect();
+                write!(f, "ask a control plane for certificates again: {}", names.join(", "))
+            }
+            Step::Freeze { .. } => write!(f, "write {}: this machine's settings and the cluster's", paths::FROZEN),
             Step::Flush => f.write_str("wait until all this is on disk"),
         }
     }
@@ -164,6 +203,16 @@ pub enum Damaged {
     /// Something that can't be made again is missing or damaged, and the cluster was founded with it.
     #[error("{path} ({what}) is {found}. It can't be made again: the cluster was founded with it")]
     Irreplaceable {
+        /// The file.
+        path: String,
+        /// What it is.
+        what: String,
+        /// What is wrong.
+        found: String,
+    },
+    /// Something that a worker can't get again is missing or damaged.
+    #[error("{path} ({what}) is {found}. It can't be made again: the cluster knows this machine by it")]
+    Lost {
         /// The file.
         path: String,
         /// What it is.
@@ -206,6 +255,12 @@ impl Damaged {
                     "or give the cluster up with: kubeboot reset".to_owned(),
                 ]
             }
+            Damaged::Lost { path, .. } => {
+                vec![
+                    format!("restore {path} from a backup and restart the machine,"),
+                    "or join again as a new machine, with a fresh token, after: kubeboot reset".to_owned(),
+                ]
+            }
             Damaged::EtcdGone { .. } => {
                 vec![
                     format!("restore {} from a snapshot or a backup and restart the machine,", paths::ETCD_DATA),
@@ -220,6 +275,10 @@ impl Damaged {
 
     fn new(path: &str, what: impl Into<String>, found: impl Into<String>) -> Self {
         Damaged::Irreplaceable { path: path.to_owned(), what: what.into(), found: found.into() }
+    }
+
+    fn lost(path: &str, what: &str, found: impl Into<String>) -> Self {
+        Damaged::Lost { path: path.to_owned(), what: what.to_owned(), found: found.into() }
     }
 
     fn of_fault(path: &str, what: &str, fault: &Fault, now: u64) -> Self {

@@ -1,6 +1,6 @@
 //! The two records that outlive everything else: who the cluster is, and who the node is.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -82,6 +82,11 @@ impl Cluster {
         STANDARD.decode(&self.founding_key).is_ok_and(|key| key == public)
     }
 
+    /// The identity key's public half. A record that was parsed has one; of another it is all zeros, which no key is.
+    pub fn identity(&self) -> [u8; 32] {
+        STANDARD.decode(&self.identity_key).ok().and_then(|key| key.try_into().ok()).unwrap_or_default()
+    }
+
     /// Whether `public` is the identity key's public half.
     pub fn is_identity(&self, public: &[u8]) -> bool {
         STANDARD.decode(&self.identity_key).is_ok_and(|key| key == public)
@@ -116,6 +121,47 @@ impl Node {
     }
 }
 
+/// Where the cluster's API servers are: `/var/lib/kubeboot/endpoints.json`, which a worker's balancer follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Endpoints {
+    /// Version of this record's form.
+    pub format: u32,
+    /// The API servers, sorted, each once.
+    pub servers: Vec<SocketAddr>,
+}
+
+/// API servers that are kept at most: as many as a grant names.
+const SERVERS: usize = 16;
+
+impl Endpoints {
+    /// A record of these servers; of too many only the first are kept.
+    pub fn of(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        let mut servers: Vec<SocketAddr> = servers.into_iter().collect();
+        servers.sort_unstable();
+        servers.dedup();
+        servers.truncate(SERVERS);
+        Endpoints { format: FORMAT, servers }
+    }
+
+    /// The record as it is written.
+    pub fn text(&self) -> String {
+        text(self)
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let record: Endpoints = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        match record.format {
+            FORMAT => Ok(record),
+            other => Err(format!("expected format {FORMAT}, found {other}")),
+        }
+    }
+}
+
 fn text(record: &impl Serialize) -> String {
     serde_json::to_string_pretty(record).expect("strings and numbers only") + "\n"
 }
@@ -139,6 +185,17 @@ mod tests {
         assert!(record.is_identity(&[9; 32]) && !record.is_identity(&[8; 32]));
         let changed = Cluster { founded: record.founded + 1, ..record };
         assert_eq!(Cluster::parse(changed.text().as_bytes()), Err("its founding signature does not verify".into()));
+    }
+
+    #[test]
+    fn endpoints_are_sorted_bounded_and_read_back() {
+        let servers = (0..40u8).rev().map(|n| SocketAddr::from(([10, 0, 0, n / 2], 6443)));
+        let record = Endpoints::of(servers);
+        assert_eq!(record.servers.len(), SERVERS);
+        assert_eq!(record.servers[1], SocketAddr::from(([10, 0, 0, 1], 6443)));
+        assert_eq!(Endpoints::parse(record.text().as_bytes()), Ok(record.clone()));
+        let later = record.text().replace("\"format\": 1", "\"format\": 2");
+        assert_eq!(Endpoints::parse(later.as_bytes()), Err("expected format 1, found 2".into()));
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::{Finding, Outcome, Subject, error, given, warning};
+use super::{Finding, Outcome, Severity, Subject, error, given, warning};
 use crate::facts::ports::WATCHED;
 use crate::facts::{NoNodeAddress, Socket};
-use crate::settings::{Backend, Cidr};
+use crate::settings::{Backend, Cidr, Role};
 
 pub(super) fn node_address(subject: &Subject) -> Outcome {
     let facts = subject.facts;
@@ -105,6 +105,14 @@ pub(super) fn overlaps(subject: &Subject) -> Outcome {
         for (what, setting, cidr) in named.iter().filter(|(_, _, cidr)| cidr.contains(*server)) {
             let found = format!("the name server {server} has an address of {what} ({})", cidr);
             findings.push(error(found, fix(setting)));
+        }
+    }
+    if subject.role == Role::Worker && !subject.facts.established {
+        // The blocks that count are the cluster's, which this machine learns when it joins.
+        for finding in &mut findings {
+            finding.severity = Severity::Warning;
+            finding.fix =
+                "none is needed if the cluster has other blocks; else move this machine to another network".to_owned();
         }
     }
     match &subject.facts.network {

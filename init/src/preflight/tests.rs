@@ -163,6 +163,11 @@ const CASES: &[(&str, &str, Role, &str, Change)] = &[
             network.interfaces[1].addresses.push(Address { ip: [10, 96, 3, 4].into(), prefix: 24 });
         }
     }),
+    ("network-overlap", "warning", Role::Worker, "the host's network", |facts, _| {
+        if let Fact::Known(network) = &mut facts.network {
+            network.interfaces[1].addresses.push(Address { ip: [10, 96, 3, 4].into(), prefix: 24 });
+        }
+    }),
     ("network-overlap", "error", Role::Init, "the name server", |facts, _| {
         facts.name_servers = Fact::Known(vec![[10, 244, 0, 53].into()]);
     }),

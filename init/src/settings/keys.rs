@@ -43,18 +43,18 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "role",
         shape: Shape::One,
-        expected: "init",
+        expected: "init or worker",
         default: "none: the console asks",
-        doc: "What the machine becomes: `init` founds a cluster and is its first control plane.",
+        doc: "What the machine becomes: `init` founds a cluster and is its first control plane, `worker` joins one.",
         example: "init",
     },
     Key {
         name: TOKEN,
         shape: Shape::One,
         expected: "a token such as kb1s-…",
-        default: "the founder makes a seed and shows it once on the console",
-        doc: "The founder's seed. Secret: a systemd credential is the best place for it, because pods can read the kernel \
-              command line.",
+        default: "the founder makes a seed and shows it once on the console; a worker needs one",
+        doc: "The founder's seed (kb1s-…), or a worker's join token (kb1w-…). Secret: a systemd credential is the best place for \
+              it, because pods can read the kernel command line.",
         example: "(make one with `kubeboot token generate`)",
     },
     Key {
@@ -71,7 +71,7 @@ pub const KEYS: &[Key] = &[
         shape: Shape::List,
         expected: "a host name or an address, with or without a port",
         default: "none",
-        doc: "Hosts to join through, where discovery on the local network does not reach.",
+        doc: "Control planes to join through; a worker needs one at least. The port is 7440 where none is given.",
         example: "10.0.0.10,cp-2.example",
     },
     Key {

@@ -9,6 +9,7 @@ pub mod keys;
 mod origin;
 mod problem;
 mod rules;
+pub mod shared;
 mod validate;
 
 use std::collections::BTreeMap;

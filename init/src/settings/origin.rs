@@ -24,12 +24,14 @@ pub enum Source {
     },
     /// `/usr/lib/kubeboot/kubeboot.toml`, part of the image.
     Baked,
+    /// The cluster that the machine joined: what all its nodes share.
+    Cluster,
     /// No source: what holds when nothing is given.
     Default,
 }
 
 impl Source {
-    /// Priority: the source with the lower rank wins.
+    /// Priority: the source with the lower rank wins. The cluster's is merged by `shared`, not by rank.
     pub fn rank(&self) -> u8 {
         match self {
             Source::ByHand => 0,
@@ -37,7 +39,8 @@ impl Source {
             Source::KernelCommandLine => 2,
             Source::UserData { .. } => 3,
             Source::Baked => 4,
-            Source::Default => 5,
+            Source::Cluster => 5,
+            Source::Default => 6,
         }
     }
 }
@@ -50,6 +53,7 @@ impl fmt::Display for Source {
             Source::KernelCommandLine => f.write_str("kernel command line"),
             Source::UserData { file } => f.write_str(file),
             Source::Baked => f.write_str("baked into the image (kubeboot.toml)"),
+            Source::Cluster => f.write_str("the cluster, at joining"),
             Source::Default => f.write_str("the default"),
         }
     }

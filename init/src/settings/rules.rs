@@ -69,6 +69,11 @@ fn is_port(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
+/// The name of an add-on that this release has.
+pub fn is_addon(text: &str) -> bool {
+    text == "coredns"
+}
+
 /// `http://host[:port][/path]` or `https://…`, with neither blanks nor control characters.
 pub fn is_url(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else { return false };

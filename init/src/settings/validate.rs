@@ -187,8 +187,9 @@ impl Judge {
     fn role(&mut self) -> Option<Role> {
         match self.one("role")?.as_str() {
             "init" => Some(Role::Init),
-            known @ ("control-plane" | "worker") => {
-                self.wrong("role", known, "init: this release founds clusters and can't join one");
+            "worker" => Some(Role::Worker),
+            known @ "control-plane" => {
+                self.wrong("role", known, "init or worker: this release joins workers only");
                 None
             }
             other => {
@@ -269,7 +270,7 @@ impl Judge {
         if !self.values.contains_key("addons") {
             return vec!["coredns".to_owned()];
         }
-        self.list("addons", |name| name == "coredns")
+        self.list("addons", rules::is_addon)
     }
 
     /// Rules that span keys.

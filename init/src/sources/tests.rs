@@ -71,7 +71,7 @@ fn every_example_of_the_table_is_valid() {
 #[test]
 fn problems_of_a_kernel_command_line_come_all_at_once() {
     insta::assert_snapshot!(line(
-        "kubeboot.role=worker kubeboot.rloe=init kubeboot.pod-cidr=10.0.0.0/8 kubeboot.name=CP_1 kubeboot.token \
+        "kubeboot.role=control-plane kubeboot.rloe=init kubeboot.pod-cidr=10.0.0.0/8 kubeboot.name=CP_1 kubeboot.token \
          kubeboot.cluster=x kubeboot.node.ip=127.0.0.1 kubeboot.network.mtu=12 kubeboot.node.labels=disk \
          kubeboot.node.taints=a:Never kubeboot.cluster.pod-cidr=10.96.5.0/16 kubeboot.proxy.mode=iptables \
          kubeboot.http-proxy=proxy:3128 kubeboot.addons=dashboard kubeboot.operator=bob kubeboot.report=/dev/ttyS1"

@@ -1,10 +1,11 @@
 //! What the console says. Pure: texts from values; `host::console` shows them.
 
 mod block;
+pub mod tokens;
 mod welcome;
 
 pub use block::Block;
-pub use welcome::{Ready, no_role, prompt_help, seed};
+pub use welcome::{Member, Ready, no_role, prompt_help, seed};
 
 use std::time::Duration;
 

@@ -49,12 +49,21 @@ fn welcome() {
         operators: &keys,
         report: Some("ttyS1"),
         shell: false,
+        join: Some([192, 168, 1, 10].into()),
     };
     insta::assert_snapshot!("ready_with_an_operator", ready.text(Paint::Plain));
-    insta::assert_snapshot!("ready_unreported", Ready { report: None, ..ready.clone() }.text(Paint::Plain));
+    insta::assert_snapshot!("ready_unreported", Ready { report: None, join: None, ..ready.clone() }.text(Paint::Plain));
     insta::assert_snapshot!("ready_without", Ready { operators: &[], ..ready.clone() }.text(Paint::Plain));
     insta::assert_snapshot!("ready_debug", Ready { operators: &[], shell: true, ..ready }.text(Paint::Plain));
+    let member = Member {
+        node: "w-1",
+        cluster: "4f5a1c4e8f0b4b0e9d3c2a1b0c9d8e7f",
+        kubernetes: "v1.37.2",
+        after: Duration::from_millis(12_300),
+    };
+    insta::assert_snapshot!("member", member.text(Paint::Plain));
     insta::assert_snapshot!("no_role", no_role(false, Paint::Plain));
     insta::assert_snapshot!("no_role_with_a_shell", no_role(true, Paint::Plain));
-    insta::assert_snapshot!("seed", seed("kb1s-00000-00000-00000-00000-00000-00000", Paint::Plain));
+    let text = crate::token::Seed::new([7; 16]).text();
+    insta::assert_snapshot!("seed", seed(&text, Paint::Plain).as_str());
 }

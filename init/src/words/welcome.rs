@@ -1,6 +1,11 @@
 //! The texts at the ends of a boot: a cluster that is ready, a machine that was told nothing.
 
+use std::net::IpAddr;
 use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::token::{Joiner, Token};
 
 use super::{Paint, Tone, duration};
 
@@ -23,6 +28,8 @@ pub struct Ready<'a> {
     pub report: Option<&'a str>,
     /// Whether people can log in here (the debug image).
     pub shell: bool,
+    /// Where further machines reach it, if it takes any in.
+    pub join: Option<IpAddr>,
 }
 
 impl Ready<'_> {
@@ -40,6 +47,7 @@ impl Ready<'_> {
         }
         out += "\n";
         out += &self.access(paint);
+        out += &self.join.map(|address| further(address, paint)).unwrap_or_default();
         out
     }
 
@@ -82,14 +90,59 @@ impl Ready<'_> {
     }
 }
 
-/// A seed that the founder made itself. Secret: for the console only.
-pub fn seed(seed: &str, paint: Paint) -> String {
+/// A worker that is ready, as its console shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// The cluster's id.
+    pub cluster: &'a str,
+    /// The version of Kubernetes, such as `v1.37.2`.
+    pub kubernetes: &'a str,
+    /// From the kernel's start to Ready.
+    pub after: Duration,
+}
+
+impl Member<'_> {
+    /// The text, ending in a newline.
+    pub fn text(&self, paint: Paint) -> String {
+        let mut out =
+            format!("\n{}\n\n", paint.tone(Tone::Good, "This machine is a worker of its cluster, and Ready."));
+        for (name, value) in [
+            ("node", self.node),
+            ("Kubernetes", self.kubernetes),
+            ("cluster id", self.cluster),
+            ("time", &format!("{} from the kernel's start", duration(self.after))),
+        ] {
+            out += &format!("  {name:<11} {value}\n");
+        }
+        out
+    }
+}
+
+/// How further machines are added. No secret is in it.
+fn further(address: IpAddr, paint: Paint) -> String {
     format!(
+        "\n{}\n  Start it with these, and with a token as a credential or in user-data:\n    kubeboot.role=worker \
+         kubeboot.join={address}\n  The token is the one for workers that comes from this cluster's seed, for 24 h from the \
+         founding,\n  or later a fresh one from kubeboot token create.\n",
+        paint.tone(Tone::Strong, "To add a machine:"),
+    )
+}
+
+/// A seed that the founder made itself. Secret: for the console only.
+pub fn seed(seed: &str, paint: Paint) -> Zeroizing<String> {
+    let worker = match Token::parse(seed) {
+        Ok(Token::Seed(seed)) => seed.join_token(Joiner::Worker).text(),
+        _ => Zeroizing::default(),
+    };
+    Zeroizing::new(format!(
         "\n{}\n\n  {}\n\n  It is shown here only, and only until the node has been Ready once. Write it down: from it come\n  the \
-         tokens by which further machines join.\n",
+         tokens by which further machines join within 24 h. This one is for workers:\n\n  {}\n",
         paint.tone(Tone::Note, "The cluster's seed. It is secret."),
         paint.tone(Tone::Strong, seed),
-    )
+        paint.tone(Tone::Strong, &worker),
+    ))
 }
 
 /// What to do with a machine that was given no role. `shell`: people can log in here (the debug image).
@@ -101,24 +154,28 @@ pub fn no_role(shell: bool, paint: Paint) -> String {
          \n  on the kernel command line\n      {}\n\
          \n  in the file user-data on a volume labelled cidata\n      {}\n      {}\n      {}\n\
          \n  as a systemd credential, for example by SMBIOS type 11\n      {}\n\
-         \nOr found a cluster from here:\n{}",
+         \nFor a worker of a cluster: its token (kb1w-…) as the credential kubeboot.token, and\n      {}\n\
+         \nOr do it from here:\n{}",
         strong("kubeboot.role=init"),
         strong("#cloud-config"),
         strong("kubeboot:"),
         strong("  role: init"),
         strong("io.systemd.credential:kubeboot.role=init"),
+        strong("kubeboot.role=worker kubeboot.join=HOST"),
         prompt_help(shell, paint),
     )
 }
 
 /// What the console's prompt takes, or what the shell has for the same.
 pub fn prompt_help(shell: bool, paint: Paint) -> String {
-    let (own, given) = match shell {
-        false => ("init", "init kb1s-…"),
-        true => ("kubeboot init", "kubeboot init --token-file FILE"),
+    let (own, given, join) = match shell {
+        false => ("init", "init kb1s-…", "join HOST kb1w-…"),
+        true => ("kubeboot init", "kubeboot init --token-file FILE", "kubeboot join HOST --token-file FILE"),
     };
-    let width = given.chars().count() + 3;
+    let width = join.chars().count() + 3;
     let line =
         |command: &str, what: &str| format!("  {} {what}\n", paint.tone(Tone::Strong, &format!("{command:<width$}")));
-    line(own, "the cluster makes its own token, and shows it") + &line(given, "with this token")
+    line(own, "found a cluster; it makes its own token, and shows it")
+        + &line(given, "found one with this token")
+        + &line(join, "join the cluster of this control plane as a worker")
 }

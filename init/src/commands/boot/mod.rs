@@ -1,6 +1,7 @@
 //! `kubeboot boot`: sources → settings → facts → preflight → plan → act. Every boot runs this same path; on a finished
 //! machine the plan is empty, and only what goes at power-off is rendered anew.
 
+mod joining;
 mod situation;
 mod told;
 
@@ -12,12 +13,13 @@ use crate::host::root::Root;
 use crate::host::{clock, files, mounts, node, os, report::Report, systemd};
 use crate::kubernetes::{self, Site};
 use crate::paths;
+use crate::plan::Step;
 use crate::plan::record::Cluster;
-use crate::plan::{self, Step};
+use crate::plan::worker::NEW;
 use crate::timeline::{Outcome, What};
 use crate::words::{self, Block};
 
-pub use situation::{Patience, Situation, damaged_settings, in_force, role};
+pub use situation::{Goal, Patience, Situation, damaged_settings, in_force, role, unfit};
 pub use told::{Stop, Told};
 
 /// The command's arguments.
@@ -50,7 +52,7 @@ fn boot(root: &Root, told: &mut Told) -> Result<Exit, Stop> {
     }
     told.reopen_report(root);
     operating_system(root, told, settings);
-    let Some(wanted) = role(settings)? else {
+    let Some(wanted) = role(&force)? else {
         systemd::status("no role was given: asking on the console");
         start(told, "kubeboot-console.service");
         return Ok(Exit::NoRole);
@@ -58,25 +60,33 @@ fn boot(root: &Root, told: &mut Told) -> Result<Exit, Stop> {
     let mut situation = Situation::gather(root, told, &force, wanted, Patience::Boot)?;
     // Preflight found no error: from here on, /var is written to.
     mount(root)?;
-    if let Err(error) = os::set_host_name(&situation.founder.node.name) {
-        told.note(&format!("the kernel does not take the host name {}: {error}", situation.founder.node.name));
+    let name = &situation.node().name;
+    if let Err(error) = os::set_host_name(name) {
+        told.note(&format!("the kernel does not take the host name {name}: {error}"));
     }
     let _lock = founder::lock(root).map_err(|error| failed(&format!("lock the node's files: {error}")))?;
-    // Neither containerd nor the local image needs a certificate: both come up while they are made.
-    let site = situation.site(root, "");
-    founder::render(root, &site, &kubernetes::runtime(&site)).map_err(|error| failed(&error))?;
-    start(told, "kubeboot-images.service");
+    if situation.knows_its_cluster() {
+        // Neither containerd nor the local image needs a certificate: both come up while they are made.
+        let site = situation.site(root, "");
+        founder::render(root, &site, &kubernetes::runtime(&site)).map_err(|error| failed(&error))?;
+        start(told, "kubeboot-images.service");
+    }
     act(root, told, &mut situation)?;
     render(root, told, &situation)?;
-    leave_settings(root, settings)?;
+    leave_settings(root, situation.settings())?;
     let _ = files::remove(&root.path(paths::LAST_ERROR));
     start(told, "kubeboot-node.target");
     told.emit(What::Phase { name: "configured".into() });
-    founder::operators(root, &situation.founder).into_iter().for_each(|event| told.emit(event));
+    match &situation.goal {
+        Goal::Founder { founder, .. } => {
+            founder::operators(root, founder).into_iter().for_each(|event| told.emit(event));
+        }
+        Goal::Worker(member) => joining::note_labels(told, member),
+    }
     told.flush();
     // Kept until the node was Ready once, and shown at each boot until then.
     if let Some(seed) = own_seed(root) {
-        told.secret(|paint| zeroize::Zeroizing::new(words::seed(seed.trim(), paint)));
+        told.secret(|paint| words::seed(seed.trim(), paint));
     }
     systemd::status("configured; the node's services are starting");
     Ok(Exit::Success)
@@ -121,19 +131,22 @@ fn operating_system(root: &Root, told: &mut Told, settings: &crate::settings::Se
 
 /// Compares, and does what is missing.
 fn act(root: &Root, told: &mut Told, situation: &mut Situation) -> Result<(), Stop> {
-    let founder = &situation.founder;
-    let steps = plan::plan(founder, &founder::look(root, founder), clock::unix()).map_err(|why| Stop::damaged(&why))?;
+    let steps = situation.plan(root).map_err(|why| Stop::damaged(&why))?;
     for step in steps.iter().filter(|step| is_repair(step)) {
         told.note(&format!("{step}: {}", step.because()));
     }
-    let seed = situation.seed.take();
-    founder::act(root, founder, &steps, seed, |step, took| told.step(&step.to_string(), Outcome::Done, took))
-        .map_err(|error| failed(&error.to_string()))
+    match &mut situation.goal {
+        Goal::Founder { founder, seed } => {
+            let done = |step: &Step, took| told.step(&step.to_string(), Outcome::Done, took);
+            founder::act(root, founder, &steps, seed.take(), done).map_err(|error| failed(&error.to_string()))
+        }
+        Goal::Worker(member) => joining::act(root, told, member, &steps),
+    }
 }
 
 /// Whether a step makes something again that was there before: worth a word of its own.
 fn is_repair(step: &Step) -> bool {
-    matches!(step, Step::Remove { .. }) || !matches!(step.because(), "" | "missing" | "first success")
+    matches!(step, Step::Remove { .. }) || !matches!(step.because(), "" | "missing" | "first success" | NEW)
 }
 
 /// Renders what goes at power-off.

@@ -2,21 +2,27 @@
 
 use std::time::Duration;
 
+use crate::enrolment::failure::{Context, Failure};
+use crate::enrolment::joiner::Credential;
+use crate::enrolment::message::Purpose;
+use crate::enrolment::seeking;
 use crate::exit::Exit;
 use crate::facts::{self, Facts, NodeAddress};
 use crate::host::facts::{Probe, await_address, await_time, gather_with};
 use crate::host::root::Root;
 use crate::host::wait::TimedOut;
-use crate::host::{clock, files, founder, sources, systemd};
+use crate::host::{clock, files, founder, sources, systemd, worker};
 use crate::kubernetes::Site;
 use crate::paths;
-use crate::plan::Founder;
 use crate::plan::record::Node;
+use crate::plan::worker::When;
+use crate::plan::{self, Damaged, Founder, Step, Worker};
 use crate::preflight::{self, Severity};
+use crate::release::Version;
 use crate::settings::frozen::{self, Frozen};
 use crate::settings::{Role, Settings};
 use crate::timeline::Outcome;
-use crate::token::{Seed, Token};
+use crate::token::{JoinToken, Joiner, Seed, Token};
 use crate::words::{self, Block};
 
 use super::told::{Stop, Told};
@@ -103,31 +109,79 @@ pub fn damaged_settings(why: &str) -> Stop {
 /// The role, if one was given.
 ///
 /// # Errors
-/// A role that this release can't take.
-pub fn role(settings: &Settings) -> Result<Option<Role>, Stop> {
-    match settings.role {
-        None => Ok(None),
-        Some(Role::Init) => Ok(Some(Role::Init)),
-        Some(Role::ControlPlane | Role::Worker) => Err(Stop {
+/// A role that this release can't take, or one that can't be taken with what was given beside it.
+pub fn role(force: &InForce) -> Result<Option<Role>, Stop> {
+    match force.settings.role {
+        Some(Role::ControlPlane) => Err(Stop {
             exit: Exit::BadInput,
             block: Block {
-                what: "This release can't join a cluster".to_owned(),
-                why: vec!["it knows the role init only".to_owned()],
+                what: "This release joins workers only".to_owned(),
+                why: vec!["the role is control-plane; it knows init and worker".to_owned()],
                 state: "Nothing was changed on this machine.".to_owned(),
-                fix: vec!["give it the role init, or boot a release that joins.".to_owned()],
+                fix: vec!["give it the role init or worker, or boot a release that joins control planes.".to_owned()],
             },
         }),
+        Some(Role::Worker) => join_token(force).map(|_| Some(Role::Worker)),
+        role => Ok(role),
     }
+}
+
+/// The token by which a new worker joins; none on a machine that has joined.
+fn join_token(force: &InForce) -> Result<Option<JoinToken>, Stop> {
+    if force.node {
+        return Ok(None);
+    }
+    let refused = |block| Stop { exit: Exit::BadInput, block };
+    let joiner = Joiner::Worker;
+    let token = force.token.clone().ok_or_else(|| refused(seeking::no_token(joiner)))?;
+    let token = match Credential::of(joiner, token) {
+        Ok(Credential::Token(token)) => token,
+        Ok(Credential::Node { .. }) => return Err(refused(seeking::no_token(joiner))),
+        Err(failure) => return Err(refused(unfit(&failure, joiner))),
+    };
+    if force.settings.join.is_empty() {
+        return Err(refused(seeking::nobody(Purpose::Join(joiner))));
+    }
+    Ok(Some(token))
+}
+
+/// What is said of a token that is not for the role.
+pub fn unfit(failure: &Failure, joiner: Joiner) -> Block {
+    let release = Version { major: 0, minor: 0, patch: 0, build: 0 };
+    failure.block(&Context { purpose: Purpose::Join(joiner), server: "", name: "", release })
 }
 
 /// What a boot, or a plan, is made for.
 pub struct Situation {
     /// What should be on disk.
-    pub founder: Founder,
-    /// The seed that the operator gave.
-    pub seed: Option<Seed>,
+    pub goal: Goal,
     /// MTU of the interface that has the node's address, in bytes.
     pub mtu: u32,
+}
+
+/// What a machine should come to.
+pub enum Goal {
+    /// The founder of a cluster.
+    Founder {
+        /// What should be on disk.
+        founder: Box<Founder>,
+        /// The seed that the operator gave.
+        seed: Option<Seed>,
+    },
+    /// A worker.
+    Worker(Box<Member>),
+}
+
+/// A machine that joins a cluster, or has joined.
+pub struct Member {
+    /// What should be on disk.
+    pub worker: Worker,
+    /// The settings in force: of a machine that joins now, its own, until the cluster's are known.
+    pub settings: Settings,
+    /// Its own settings with their origins.
+    pub own: Frozen,
+    /// The token; none once it has joined.
+    pub token: Option<JoinToken>,
 }
 
 impl Situation {
@@ -165,29 +219,80 @@ impl Situation {
                 return Err(refused(errors));
             }
         };
-        let seed = match &force.token {
-            Some(Token::Seed(seed)) => Some(seed.clone()),
-            _ => None,
+        let node = node(root, &facts, settings, address.ip);
+        let goal = match role {
+            Role::Worker => Goal::Worker(Box::new(Member {
+                worker: Worker { node },
+                settings: settings.clone(),
+                own: force.frozen.clone(),
+                token: join_token(force)?,
+            })),
+            Role::Init | Role::ControlPlane => Goal::founder(force, node),
         };
-        let founder = Founder {
-            settings: settings.clone(),
-            node: node(root, &facts, settings, address.ip),
-            given: seed.as_ref().map(|seed| seed.founding_key().public()),
-            frozen: force.frozen.text(),
-        };
-        Ok(Situation { founder, seed, mtu: address.mtu })
+        Ok(Situation { goal, mtu: address.mtu })
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        match &self.goal {
+            Goal::Founder { founder, .. } => &founder.settings,
+            Goal::Worker(member) => &member.settings,
+        }
+    }
+
+    /// Who the node is.
+    pub fn node(&self) -> &Node {
+        match &self.goal {
+            Goal::Founder { founder, .. } => &founder.node,
+            Goal::Worker(member) => &member.worker.node,
+        }
+    }
+
+    /// Whether the cluster's settings are known: a machine that joins learns them when it is admitted.
+    pub fn knows_its_cluster(&self) -> bool {
+        !matches!(&self.goal, Goal::Worker(member) if member.token.is_some())
+    }
+
+    /// Compares what should be with what is.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    pub fn plan(&self, root: &Root) -> Result<Vec<Step>, Damaged> {
+        let now = clock::unix();
+        match &self.goal {
+            Goal::Founder { founder, .. } => plan::plan(founder, &founder::look(root, founder), now),
+            Goal::Worker(member) => {
+                plan::worker::plan(&member.worker, &worker::look(root, &member.worker), now, When::Lost)
+            }
+        }
     }
 
     /// What the node's configuration is rendered from.
     pub fn site<'a>(&'a self, root: &Root, cluster: &'a str) -> Site<'a> {
         Site {
-            settings: &self.founder.settings,
-            node: &self.founder.node,
+            settings: self.settings(),
+            node: self.node(),
             cluster,
             mtu: self.mtu,
             host_authorities: founder::host_authorities(root),
             inputs: founder::inputs(root),
         }
+    }
+}
+
+impl Goal {
+    fn founder(force: &InForce, node: Node) -> Self {
+        let seed = match &force.token {
+            Some(Token::Seed(seed)) => Some(seed.clone()),
+            _ => None,
+        };
+        let founder = Founder {
+            settings: force.settings.clone(),
+            node,
+            given: seed.as_ref().map(|seed| seed.founding_key().public()),
+            frozen: force.frozen.text(),
+        };
+        Goal::Founder { founder: Box::new(founder), seed }
     }
 }
 
@@ -271,6 +376,42 @@ fn refused(why: Vec<String>) -> Stop {
 mod tests {
     use super::*;
     use crate::facts::{Pinned, sample};
+    use crate::token::SECRET;
+    use crate::words::Paint;
+
+    /// A machine that is no node yet, and what it was given.
+    fn given(role: Role, token: Option<Token>, join: &[&str]) -> InForce {
+        let join = join.iter().map(|host| (*host).to_owned()).collect();
+        let settings = Settings { role: Some(role), join, ..Settings::default() };
+        let frozen = Frozen { format: 1, settings: settings.clone(), origins: Default::default() };
+        InForce { frozen, settings, token, node: false }
+    }
+
+    #[test]
+    fn a_worker_needs_its_own_kind_of_token_and_somebody_to_ask() {
+        let seed = Seed::new([7; SECRET]);
+        let token = |joiner| Some(Token::Join(seed.join_token(joiner)));
+        let refused = [
+            given(Role::Worker, None, &["cp-1"]),
+            given(Role::Worker, Some(Token::Seed(seed.clone())), &["cp-1"]),
+            given(Role::Worker, token(Joiner::ControlPlane), &["cp-1"]),
+            given(Role::Worker, token(Joiner::Worker), &[]),
+            given(Role::ControlPlane, token(Joiner::ControlPlane), &["cp-1"]),
+        ];
+        let texts: Vec<String> = refused
+            .iter()
+            .map(|force| {
+                let stop = role(force).expect_err("it can't be what it is told to be");
+                assert_eq!(stop.exit, Exit::BadInput);
+                stop.block.text(Paint::Plain)
+            })
+            .collect();
+        insta::assert_snapshot!(texts.join("\n"));
+        let good = given(Role::Worker, token(Joiner::Worker), &["cp-1"]);
+        assert_eq!(role(&good), Ok(Some(Role::Worker)));
+        let node = InForce { node: true, ..given(Role::Worker, None, &[]) };
+        assert_eq!(role(&node), Ok(Some(Role::Worker)), "a node comes back by its key");
+    }
 
     #[test]
     fn a_node_that_waits_says_for_what_and_what_would_help() {

@@ -8,13 +8,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Output;
+use crate::balancer::View;
 use crate::certificates::expiry::Listed;
 use crate::exit::Exit;
 use crate::health::{self, Verdict};
 use crate::host::gates::Gates;
 use crate::host::node::ThisNode;
 use crate::host::root::Root;
-use crate::host::{clock, files, founder, node, renewal, systemd};
+use crate::host::{clock, files, node, renewal, systemd};
 use crate::paths;
 use crate::settings::frozen;
 use crate::slots::{self, SeatFacts, Slots};
@@ -68,6 +69,9 @@ struct Status {
     node: Option<NodeStatus>,
     /// The gates as observed now; empty before the node is configured.
     gates: Vec<Verdict>,
+    /// On a worker: what its balancer thinks of the API servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    balancer: Option<View>,
     /// Every certificate of the node, with its expiry.
     certificates: Vec<Listed>,
     /// The clock that the certificates are judged by, in seconds since 1970.
@@ -126,6 +130,7 @@ fn gather(root: &Root, why: bool) -> Status {
         slots: None,
         node: None,
         gates: Vec::new(),
+        balancer: read(root, paths::BALANCER).and_then(|bytes| serde_json::from_slice(&bytes).ok()),
         certificates: Vec::new(),
         now: clock::unix(),
         settings: Vec::new(),
@@ -170,7 +175,7 @@ fn node_status(root: &Root, this: &ThisNode, why: bool, status: &mut Status) {
         name: this.node.name.clone(),
         address: this.node.address.to_string(),
         cluster: this.cluster.id.clone(),
-        server: crate::kubernetes::server(this.node.address),
+        server: this.server(),
     });
     match Gates::new(root, this) {
         Ok(mut gates) => {
@@ -179,7 +184,7 @@ fn node_status(root: &Root, this: &ThisNode, why: bool, status: &mut Status) {
         }
         Err(error) => status.problems.push(error.to_string()),
     }
-    (status.certificates, status.now) = founder::certificates(root, &renewal::as_founder(this));
+    (status.certificates, status.now) = renewal::certificates(root, this);
     if why {
         status.settings = origins(this);
     }

@@ -17,6 +17,10 @@ pub(super) fn text(status: &Status) -> String {
             out += &format!("  {} {:<12} {}\n", if gate.pass { "ok  " } else { "FAIL" }, gate.gate, gate.observed);
         }
     }
+    if let Some(view) = &status.balancer {
+        out += "\nAPI SERVERS\n";
+        view.servers.iter().for_each(|server| out += &format!("  {}\n", server.words()));
+    }
     out += &slots(status);
     if !status.certificates.is_empty() {
         out += "\nCERTIFICATES\n";
@@ -152,6 +156,7 @@ mod tests {
 
     use super::super::{NodeStatus, Setting};
     use super::*;
+    use crate::balancer::{Seen, View};
     use crate::certificates::Validity;
     use crate::health::Verdict;
     use crate::slots::{CheckedBy, Content, PassedOver, Seat, SeatFacts, Slots};
@@ -212,6 +217,27 @@ mod tests {
                 server: "https://192.0.2.10:6443".into(),
             }),
             gates: vec![verdict("api", true, "ready"), verdict("dns", false, "no ready endpoint")],
+            balancer: Some(View {
+                format: View::FORMAT,
+                servers: vec![
+                    Seen {
+                        address: "192.0.2.10:6443".into(),
+                        health: "unreachable".into(),
+                        why: Some("nothing comes back from it".into()),
+                        preferred: false,
+                        far: false,
+                        draining: false,
+                    },
+                    Seen {
+                        address: "192.0.2.11:6443".into(),
+                        health: "healthy".into(),
+                        why: None,
+                        preferred: true,
+                        far: false,
+                        draining: false,
+                    },
+                ],
+            }),
             certificates: vec![listed("kubernetes", 3650, true), listed("apiserver", 365, false)],
             now: NOW,
             settings: [
@@ -236,6 +262,7 @@ mod tests {
             slots: Some(Slots::default()),
             node: None,
             gates: vec![],
+            balancer: None,
             certificates: vec![],
             now: NOW,
             settings: vec![],

@@ -14,7 +14,7 @@ const CERTIFICATE: usize = 4096;
 /// Bytes of a private key, or of the encryption configuration, at most.
 const SECRET_TEXT: usize = 4096;
 /// API servers at most.
-const ENDPOINTS: usize = 16;
+pub const ENDPOINTS: usize = 16;
 /// Bytes of the cluster's settings at most.
 const SETTINGS: usize = 8192;
 

@@ -1,9 +1,13 @@
 //! The first two messages: who connects for what, and who answers.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use super::{KEY, SIGNATURE};
 use crate::certificates::Unix;
 use crate::enrolment::transcript::HINT;
 use crate::enrolment::wire::{Malformed, Reader, Writer};
+use crate::plan::record::Cluster;
 use crate::token::Joiner;
 
 /// The versions of the protocol that a side speaks.
@@ -115,6 +119,28 @@ pub struct Founded {
     pub identity_key: [u8; KEY],
     /// The founding key's signature over the identity key, the id and the moment.
     pub certificate: [u8; SIGNATURE],
+}
+
+impl Founded {
+    /// What the cluster's record says, as bytes.
+    ///
+    /// # Errors
+    /// A record that is none, in words.
+    pub fn of(cluster: &Cluster) -> Result<Self, String> {
+        let wrong = |what: &str| format!("the cluster's record is damaged: its {what} is not what it should be");
+        let id = u128::from_str_radix(&cluster.id, 16).map_err(|_| wrong("id"))?;
+        Ok(Founded {
+            id: id.to_be_bytes(),
+            founded: cluster.founded,
+            founding_key: base64(&cluster.founding_key).ok_or_else(|| wrong("founding key"))?,
+            identity_key: base64(&cluster.identity_key).ok_or_else(|| wrong("identity key"))?,
+            certificate: base64(&cluster.certificate).ok_or_else(|| wrong("certificate"))?,
+        })
+    }
+}
+
+fn base64<const N: usize>(text: &str) -> Option<[u8; N]> {
+    STANDARD.decode(text).ok()?.try_into().ok()
 }
 
 impl Hello {

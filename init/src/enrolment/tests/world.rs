@@ -70,6 +70,8 @@ pub struct World {
     pub nodes: Vec<NodeRecord>,
     pub removed: Vec<[u8; 32]>,
     pub operators: Vec<Vec<u8>>,
+    /// The settings that all nodes share.
+    pub settings: String,
     /// How many of the next admissions others get in the way of.
     pub conflicts: u8,
     authorities: BTreeMap<Authority, sample::Signer>,
@@ -106,6 +108,7 @@ impl World {
             nodes: vec![node("cp-1", Role::ControlPlane, 10)],
             removed: Vec::new(),
             operators: Vec::new(),
+            settings: "cluster.name = \"c\"\n".into(),
             conflicts: 0,
             authorities: Authority::ALL.into_iter().map(authority).collect(),
             seed,
@@ -210,7 +213,7 @@ impl World {
             role,
             mesh_key: Zeroizing::new(bytes("mesh")),
             endpoints: vec!["192.0.2.10:6443".parse().unwrap()],
-            settings: "cluster.name = \"c\"\n".into(),
+            settings: self.settings.clone(),
             authorities: wanted.iter().map(|one| (*one, self.authorities[one].certificate.clone())).collect(),
             certificates: certificates.try_into().unwrap(),
             keys: if role == Role::ControlPlane { keys.collect() } else { Vec::new() },

@@ -25,7 +25,10 @@ pub(crate) fn authority() -> Authority {
 fn leaf(authority: &Authority) -> (rcgen::Certificate, KeyPair) {
     let key = KeyPair::generate().unwrap();
     let mut parameters = CertificateParams::new(vec![]).unwrap();
-    parameters.subject_alt_names = vec![SanType::IpAddress("127.0.0.1".parse().unwrap())];
+    parameters.subject_alt_names = vec![
+        SanType::IpAddress("127.0.0.1".parse().unwrap()),
+        SanType::DnsName("kubernetes.default.svc".try_into().unwrap()),
+    ];
     (parameters.signed_by(&key, &authority.issuer).unwrap(), key)
 }
 
@@ -95,12 +98,17 @@ fn read_request(stream: &mut rustls::StreamOwned<rustls::ServerConnection, TcpSt
 }
 
 pub(crate) fn client(authority: &Authority, server: &str) -> Api {
+    client_with(authority, server, "")
+}
+
+/// A client whose kubeconfig has `more` of the cluster, lines that end in a newline.
+pub(crate) fn client_with(authority: &Authority, server: &str, more: &str) -> Api {
     let (certificate, key) = leaf(authority);
     let folder = tempfile::tempdir().unwrap();
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     let path = folder.path().join("admin.conf");
     let config = format!(
-        "apiVersion: v1\nkind: Config\nclusters:\n- name: c\n  cluster:\n    server: {server}\n    \
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: c\n  cluster:\n    server: {server}\n{more}    \
          certificate-authority-data: {}\nusers:\n- name: u\n  user:\n    client-certificate-data: {}\n    \
          client-key-data: {}\n",
         encode(&authority.pem),

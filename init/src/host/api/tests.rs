@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::fake::{authority, client, serve};
+use super::fake::{authority, client, client_with, serve};
 use super::*;
 
 #[test]
@@ -52,6 +52,17 @@ fn a_server_of_another_authority_is_not_believed() {
     // Lets the server end: a client of its own authority plays the script.
     client(&other, &address).get("/version").unwrap();
     server.join().unwrap();
+}
+
+#[test]
+fn behind_the_balancer_the_servers_own_name_is_expected_and_no_other() {
+    let authority = authority();
+    let (address, server) = serve(&authority, vec![(200, json!({}))]);
+    let with = |name: &str| client_with(&authority, &address, &format!("    tls-server-name: {name}\n"));
+    let error = with("somebody.else").get("/version").unwrap_err();
+    assert!(matches!(error, ApiError::Unreachable { .. }), "{error}");
+    with("kubernetes.default.svc").get("/version").unwrap();
+    assert_eq!(server.join().unwrap(), ["GET /version"]);
 }
 
 #[test]

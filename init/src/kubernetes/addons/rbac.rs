@@ -23,6 +23,25 @@ pub fn objects() -> Vec<Value> {
             ],
         }),
         binding("kubeboot:flannel", "kubeboot:flannel", &group("kubeboot:flannel")),
+        // A worker's balancer follows the API servers, which are no secret: every pod gets their Service's address.
+        json!({
+            "apiVersion": format!("{API}/v1"),
+            "kind": "Role",
+            "metadata": {"name": "kubeboot:api-servers", "namespace": "default"},
+            "rules": [{
+                "apiGroups": ["discovery.k8s.io"],
+                "resources": ["endpointslices"],
+                "resourceNames": ["kubernetes"],
+                "verbs": ["get"],
+            }],
+        }),
+        json!({
+            "apiVersion": format!("{API}/v1"),
+            "kind": "RoleBinding",
+            "metadata": {"name": "kubeboot:api-servers", "namespace": "default"},
+            "roleRef": {"apiGroup": API, "kind": "Role", "name": "kubeboot:api-servers"},
+            "subjects": [group("system:nodes")],
+        }),
     ]
 }
 

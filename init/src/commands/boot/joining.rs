@@ -1,0 +1,87 @@
+//! A worker's part of a boot: what has to be asked of a control plane, as long as it takes.
+
+use std::time::Duration;
+
+use crate::exit::Exit;
+use crate::host::joining::{Asker, By, Granted, hosts_of, known_hosts};
+use crate::host::root::Root;
+use crate::host::{clock, files, node, systemd, worker};
+use crate::kubernetes::kubelet;
+use crate::paths;
+use crate::plan::Step;
+use crate::plan::record::Cluster;
+use crate::plan::worker::split;
+use crate::timeline::{Outcome, What};
+use crate::words::Block;
+
+use super::failed;
+use super::situation::Member;
+use super::told::{Stop, Told};
+
+/// Takes the steps of a worker's plan. A machine that joins has the cluster's settings in force afterwards.
+///
+/// # Errors
+/// A control plane refuses for good; a step fails.
+pub fn act(root: &Root, told: &mut Told, member: &mut Member, steps: &[Step]) -> Result<(), Stop> {
+    let (before, after) = split(steps).unwrap_or((steps, &[]));
+    take(root, told, before, None)?;
+    if after.is_empty() {
+        return Ok(());
+    }
+    let start = clock::monotonic();
+    let granted = ask(root, told, member)?;
+    told.step("be admitted by a control plane", Outcome::Done, clock::monotonic().saturating_sub(start));
+    if member.token.is_some() {
+        for one in &granted.differences {
+            told.note(&format!("{one}: all nodes of the cluster share it"));
+        }
+        member.settings = granted.frozen.settings.clone();
+    }
+    take(root, told, after, Some(&granted))
+}
+
+fn take(root: &Root, told: &mut Told, steps: &[Step], granted: Option<&Granted>) -> Result<(), Stop> {
+    let done = |step: &Step, took: Duration| told.step(&step.to_string(), Outcome::Done, took);
+    worker::act(root, steps, granted, done).map_err(|error| failed(&error.to_string()))
+}
+
+/// Asks until a control plane has granted what is needed. Each new reason for waiting is told once.
+fn ask(root: &Root, told: &mut Told, member: &Member) -> Result<Granted, Stop> {
+    let start = clock::monotonic();
+    let seat = node::seat(root).map_err(|why| failed(&why))?;
+    let release = seat.version.parse().map_err(|error: crate::release::VersionError| failed(&error.to_string()))?;
+    let (by, hosts) = match &member.token {
+        Some(token) => (By::Token(token.clone()), hosts_of(&member.settings.join)),
+        None => {
+            let record = files::read_optional(&root.path(paths::CLUSTER)).ok().flatten().unwrap_or_default();
+            let cluster = Cluster::parse(&record).map_err(|why| failed(&format!("read {}: {why}", paths::CLUSTER)))?;
+            (By::NodeKey(cluster), known_hosts(root, &member.settings.join))
+        }
+    };
+    let names: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    systemd::status(&format!("asking to be a node of the cluster at {}", names.join(", ")));
+    let asker = Asker::new(root, by, &member.worker.node, release, hosts, member.own.clone());
+    let asker = asker.map_err(|why| failed(&why))?;
+    let refused = |block: Block| Stop { exit: Exit::Refused, block };
+    asker
+        .ask(|block| {
+            systemd::status(&block.line());
+            // News, whatever the attempt before ended with.
+            told.release();
+            told.say(|paint| block.text(paint));
+            // Waiting is no error: who watches a machine must not give it up for this.
+            let (step, outcome) = (format!("ask a control plane: {}", block.line()), Outcome::Failed);
+            told.emit(What::Step { step, outcome, seconds: clock::monotonic().saturating_sub(start).as_secs_f64() });
+        })
+        .map_err(refused)
+}
+
+/// Tells of labels that a worker can't have.
+pub fn note_labels(told: &mut Told, member: &Member) {
+    for label in kubelet::refused_labels(&member.settings) {
+        told.note(&format!(
+            "the label {label} is not set: a worker may not give it to itself. On a control plane: kubectl label node {} {label}=…",
+            member.worker.node.name
+        ));
+    }
+}

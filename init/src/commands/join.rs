@@ -1,0 +1,120 @@
+//! `kubeboot join`: makes a machine that was started without a role a worker of a cluster, as if it had been started with
+//! these parameters.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::boot::unfit;
+use super::init::{refuse, start, take};
+use crate::enrolment::joiner::Credential;
+use crate::exit::Exit;
+use crate::host::console::Console;
+use crate::host::root::Root;
+use crate::host::sources;
+use crate::token::{Joiner, Token};
+use crate::words;
+
+/// How long the command waits: the cluster may take longer, and the machine goes on asking without it.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The command's arguments.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    kubeboot join 10.0.0.10                                   asks for the token\n  \
+    kubeboot join 10.0.0.10 --token-file /root/worker.token   takes it from a file; - is standard input\n  \
+    kubeboot join cp-1.example:7440 name=w-1                  with settings (docs/settings.md)\n\n\
+    The token (kb1w-…) is made on a control plane: kubeboot token create. The result is the same as starting the machine\n\
+    with kubeboot.role=worker, kubeboot.token= and kubeboot.join=.")]
+pub struct Args {
+    /// A control plane of the cluster: its name or address, with or without a port
+    #[arg(value_name = "ADDR")]
+    address: Option<String>,
+    /// A file with the token; `-` is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
+    /// The token itself. Every process of this machine can see it
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<Secret>,
+    /// Settings, as on the kernel command line without `kubeboot.`
+    #[arg(value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+/// An argument that is in no message.
+#[derive(Clone)]
+struct Secret(Zeroizing<String>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Secret(Zeroizing::new(text.trim().to_owned())))
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Exit {
+    let root = Root::system();
+    let mut console = Console::open(&root);
+    // The first word may be a setting: the address can be given by `join=` too.
+    let (address, first) = match &args.address {
+        Some(word) if word.contains('=') => (None, Some(word.clone())),
+        address => (address.clone(), None),
+    };
+    let settings: Vec<String> = first.into_iter().chain(args.settings.iter().cloned()).collect();
+    match token(&mut console, args) {
+        Ok(token) => join(&root, &mut console, address.as_deref(), token, &settings),
+        Err(exit) => exit,
+    }
+}
+
+fn token(console: &mut Console, args: &Args) -> Result<Zeroizing<String>, Exit> {
+    if let Some(Secret(token)) = &args.token {
+        let text = "every process can see arguments, and the token among them; --token-file is a better way";
+        console.say(|paint| words::note(text, paint));
+        return Ok(token.clone());
+    }
+    let what = "The token can't be read".to_owned();
+    if let Some(file) = &args.token_file {
+        let fix = "give a file that holds one token.";
+        return sources::token_file(file).map_err(|error| refuse(console, what, error.to_string(), fix));
+    }
+    match console.ask("Token (kb1w-…): ") {
+        Ok(Some(line)) if !line.trim().is_empty() => Ok(Zeroizing::new(line.trim().to_owned())),
+        Ok(_) => Err(refuse(console, what, "none was given".to_owned(), "type it, or use --token-file.")),
+        Err(error) => Err(refuse(console, what, error.to_string(), "use --token-file.")),
+    }
+}
+
+/// Takes `role=worker`, the address, the token and the settings, and starts the unit that acts on them.
+pub fn join(
+    root: &Root,
+    console: &mut Console,
+    address: Option<&str>,
+    token: Zeroizing<String>,
+    settings: &[String],
+) -> Exit {
+    // A token that can be read and is for something else is said here: what can't be read, the reader of settings says.
+    if let Ok(parsed) = Token::parse(&token)
+        && let Err(failure) = Credential::of(Joiner::Worker, parsed)
+    {
+        let block = unfit(&failure, Joiner::Worker);
+        console.say(|paint| block.text(paint));
+        return Exit::BadInput;
+    }
+    let given: Vec<String> =
+        std::iter::once("role=worker".to_owned()).chain(address.map(|address| format!("join={address}"))).collect();
+    if let Err(exit) = take(root, console, &given, Some(token), settings) {
+        return exit;
+    }
+    console.say(|paint| words::note("Joining a cluster. What happens is told here and by: kubeboot status", paint));
+    start(console, LIMIT)
+}

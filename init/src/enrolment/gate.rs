@@ -1,0 +1,261 @@
+//! Who may be connected to a server at once, so that a crowd of strangers does not keep an honest machine out.
+//!
+//! When all places are taken a newcomer is not refused: the connection that has proven least, and of those the oldest, has
+//! to go. An honest machine is through with TLS and has shown a fingerprint long before its turn comes; who opens
+//! connections and says nothing crowds out only his like.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// How many, and how fast.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at once.
+    pub all: usize,
+    /// Connections of one source at once.
+    pub of_one: usize,
+    /// Connections that one source may open in a burst…
+    pub burst: u32,
+    /// …and how many more each second.
+    pub each_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { all: 256, of_one: 16, burst: 64, each_second: 4 }
+    }
+}
+
+/// Sources whose pace is remembered at most. Beyond, the one that was here longest ago is forgotten.
+const SOURCES: usize = 4096;
+/// A connection costs this much of a source's allowance.
+const COST: u64 = 1000;
+
+/// Which connection.
+pub type Id = u64;
+
+/// What a connection has shown so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Nothing.
+    Open,
+    /// It speaks TLS.
+    Spoke,
+    /// It knows a fingerprint of this cluster.
+    Knows,
+    /// It has a token or a node key that is accepted: it is never dropped.
+    Accepted,
+}
+
+/// What becomes of a newcomer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// It comes in, and the other connection has to go, if one is named.
+    Admitted {
+        /// The newcomer's.
+        id: Id,
+        /// Who goes.
+        dropped: Option<Id>,
+    },
+    /// Its source opens connections too fast.
+    TooFast,
+    /// Everybody who is here has been accepted.
+    Full,
+}
+
+/// Where somebody comes from: an IPv4 address, or the half of an IPv6 address that names a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Source(u128);
+
+impl Source {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Source(u128::from(u32::from(v4))),
+            IpAddr::V6(v6) => Source(u128::from(v6) >> 64 << 64 | 1 << 63),
+        }
+    }
+}
+
+/// What a source may still do.
+#[derive(Debug)]
+struct Allowance {
+    left: u64,
+    at: Duration,
+}
+
+/// The places and who has them.
+#[derive(Debug)]
+pub struct Gate {
+    limits: Limits,
+    next: Id,
+    here: BTreeMap<Id, (Source, Stage)>,
+    allowances: BTreeMap<Source, Allowance>,
+}
+
+impl Gate {
+    /// Nobody is here.
+    pub fn new(limits: Limits) -> Self {
+        Gate { limits, next: 0, here: BTreeMap::new(), allowances: BTreeMap::new() }
+    }
+
+    /// How many are here.
+    pub fn count(&self) -> usize {
+        self.here.len()
+    }
+
+    /// Somebody opens a connection at `now`, on any clock that only runs forward.
+    pub fn arrive(&mut self, now: Duration, from: IpAddr) -> Arrival {
+        let source = Source::of(from);
+        if !self.allow(now, source) {
+            return Arrival::TooFast;
+        }
+        let of_one = self.here.values().filter(|(other, _)| *other == source).count();
+        let dropped = if of_one >= self.limits.of_one {
+            self.least(|other| other == source)
+        } else if self.here.len() >= self.limits.all {
+            self.least(|_| true)
+        } else {
+            return Arrival::Admitted { id: self.enter(source), dropped: None };
+        };
+        match dropped {
+            None => Arrival::Full,
+            Some(dropped) => {
+                self.here.remove(&dropped);
+                Arrival::Admitted { id: self.enter(source), dropped: Some(dropped) }
+            }
+        }
+    }
+
+    /// A connection has shown more. False when it had to go meanwhile.
+    pub fn advance(&mut self, id: Id, stage: Stage) -> bool {
+        let known = self.here.get_mut(&id);
+        known.map(|(_, before)| *before = stage.max(*before)).is_some()
+    }
+
+    /// A connection has ended.
+    pub fn leave(&mut self, id: Id) {
+        self.here.remove(&id);
+    }
+
+    fn enter(&mut self, source: Source) -> Id {
+        self.next += 1;
+        self.here.insert(self.next, (source, Stage::Open));
+        self.next
+    }
+
+    /// Who has shown least, and of those who came first.
+    fn least(&self, of: impl Fn(Source) -> bool) -> Option<Id> {
+        let droppable = self.here.iter().filter(|(_, (source, stage))| of(*source) && *stage < Stage::Accepted);
+        droppable.min_by_key(|(id, (_, stage))| (*stage, **id)).map(|(id, _)| *id)
+    }
+
+    fn allow(&mut self, now: Duration, source: Source) -> bool {
+        let most = u64::from(self.limits.burst) * COST;
+        if self.allowances.len() >= SOURCES && !self.allowances.contains_key(&source) {
+            let oldest = self.allowances.iter().min_by_key(|(_, allowance)| allowance.at).map(|(source, _)| *source);
+            oldest.map(|source| self.allowances.remove(&source));
+        }
+        let allowance = self.allowances.entry(source).or_insert(Allowance { left: most, at: now });
+        let passed = u64::try_from(now.saturating_sub(allowance.at).as_millis()).unwrap_or(u64::MAX);
+        let more = passed.saturating_mul(u64::from(self.limits.each_second)) * COST / 1000;
+        if passed > 0 {
+            *allowance = Allowance { left: allowance.left.saturating_add(more).min(most), at: now };
+        }
+        let allowed = allowance.left >= COST;
+        if allowed {
+            allowance.left -= COST;
+        }
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(number: u32) -> IpAddr {
+        IpAddr::V4((0x0a00_0000 + number).into())
+    }
+
+    fn admitted(arrival: Arrival) -> (Id, Option<Id>) {
+        match arrival {
+            Arrival::Admitted { id, dropped } => (id, dropped),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_thousand_strangers_do_not_crowd_out_a_machine_that_has_shown_something() {
+        let mut gate = Gate::new(Limits::default());
+        for number in 0..300 {
+            gate.arrive(Duration::ZERO, source(number));
+        }
+        let (honest, dropped) = admitted(gate.arrive(Duration::ZERO, source(9_000)));
+        assert!(dropped.is_some_and(|id| id < honest));
+        assert!(gate.advance(honest, Stage::Spoke));
+        for number in 1000..2000 {
+            let (_, dropped) = admitted(gate.arrive(Duration::ZERO, source(number)));
+            assert_ne!(dropped, Some(honest));
+            assert!(gate.count() <= 256);
+        }
+        assert!(gate.advance(honest, Stage::Accepted));
+        gate.leave(honest);
+        assert!(!gate.advance(honest, Stage::Accepted));
+    }
+
+    #[test]
+    fn those_who_have_shown_more_stay_longer_and_the_accepted_stay() {
+        let mut gate = Gate::new(Limits { all: 3, ..Limits::default() });
+        let ids = [1, 2, 3].map(|number| admitted(gate.arrive(Duration::ZERO, source(number))).0);
+        gate.advance(ids[0], Stage::Knows);
+        gate.advance(ids[1], Stage::Accepted);
+        assert_eq!(admitted(gate.arrive(Duration::ZERO, source(4))).1, Some(ids[2]));
+        let (fourth, dropped) = admitted(gate.arrive(Duration::ZERO, source(5)));
+        assert_eq!(dropped, Some(fourth - 1), "the one that came before it has shown nothing either");
+        gate.advance(fourth, Stage::Accepted);
+        assert_eq!(admitted(gate.arrive(Duration::ZERO, source(6))).1, Some(ids[0]));
+        gate.advance(fourth + 1, Stage::Accepted);
+        assert_eq!(gate.arrive(Duration::ZERO, source(7)), Arrival::Full);
+    }
+
+    #[test]
+    fn one_source_crowds_out_only_itself() {
+        let mut gate = Gate::new(Limits { of_one: 2, ..Limits::default() });
+        let (other, _) = admitted(gate.arrive(Duration::ZERO, source(1)));
+        let (first, _) = admitted(gate.arrive(Duration::ZERO, source(2)));
+        gate.arrive(Duration::ZERO, source(2));
+        assert_eq!(admitted(gate.arrive(Duration::ZERO, source(2))).1, Some(first));
+        assert!(gate.advance(other, Stage::Spoke));
+        let (v6, near) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
+        let (first, _) = admitted(gate.arrive(Duration::ZERO, v6));
+        gate.arrive(Duration::ZERO, near);
+        assert_eq!(admitted(gate.arrive(Duration::ZERO, near)).1, Some(first), "one network of IPv6 is one source");
+        assert_eq!(Source::of("::ffff:10.0.0.1".parse().unwrap()), Source::of(source(1)));
+    }
+
+    #[test]
+    fn a_source_that_comes_too_fast_waits_and_others_do_not() {
+        let mut gate = Gate::new(Limits { burst: 3, each_second: 2, ..Limits::default() });
+        let mut come = |now: u64, from: u32| match gate.arrive(Duration::from_millis(now), source(from)) {
+            Arrival::Admitted { id, .. } => {
+                gate.leave(id);
+                true
+            }
+            _ => false,
+        };
+        assert_eq!([0, 0, 0, 0, 499, 500, 501].map(|now| come(now, 1)), [true, true, true, false, false, true, false]);
+        assert!(come(501, 2));
+        assert_eq!([9000; 4].map(|now| come(now, 1)), [true, true, true, false]);
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_bound() {
+        let mut gate = Gate::new(Limits::default());
+        for number in 0..10_000 {
+            let (id, _) = admitted(gate.arrive(Duration::from_millis(number.into()), source(number)));
+            gate.leave(id);
+        }
+        assert_eq!((gate.allowances.len(), gate.count()), (SOURCES, 0));
+    }
+}

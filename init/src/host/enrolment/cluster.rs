@@ -1,0 +1,155 @@
+//! This control plane's part in enrolment: what it serves, and what it puts on record of itself.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::channel::Times;
+use super::store::{InApi, Store};
+use super::{issue, server};
+use crate::certificates::Unix;
+use crate::enrolment::decision::{Admission, Found, NodeRecord, Site, WINDOW};
+use crate::enrolment::gate::Limits;
+use crate::enrolment::message::{Founded, Grant};
+use crate::enrolment::objects::FoundingTokens;
+use crate::enrolment::server::{Issue, Setup, Taken};
+use crate::enrolment::transcript::Exporter;
+use crate::enrolment::{Keys, Sign};
+use crate::host::api::Api;
+use crate::host::keys::Ed25519;
+use crate::host::node::ThisNode;
+use crate::host::root::Root;
+use crate::host::{clock, files, random};
+use crate::paths;
+use crate::release::Version;
+use crate::settings::{Cidr, Role};
+use crate::token::{Joiner, SECRET};
+
+/// A control plane that takes machines in.
+pub struct Enrolment {
+    root: Root,
+    this: ThisNode,
+    api: Arc<InApi>,
+    /// Tokens and nodes.
+    pub store: Store,
+    identity: Ed25519,
+    founded: Founded,
+    site: Site,
+}
+
+impl Enrolment {
+    /// Reads what it needs.
+    ///
+    /// # Errors
+    /// In words: a file that is missing or damaged.
+    pub fn new(root: &Root, this: &ThisNode, api: Arc<Api>) -> Result<Self, String> {
+        let release: Version =
+            this.seat.version.parse().map_err(|error: crate::release::VersionError| error.to_string())?;
+        let cluster = &this.settings.cluster;
+        let api = Arc::new(InApi::new(api));
+        Ok(Enrolment {
+            root: root.clone(),
+            this: this.clone(),
+            store: Store::new(api.clone()),
+            api,
+            identity: issue::key(root, paths::IDENTITY_KEY)?,
+            founded: Founded::of(&this.cluster)?,
+            // A further control plane has to run the same minor, so this one's release stands for all.
+            site: Site {
+                founded: this.cluster.founded,
+                oldest: release,
+                newest: release,
+                ranges: vec![cluster.pod_cidr, cluster.service_cidr],
+            },
+        })
+    }
+
+    /// Another client from now on: a certificate was renewed.
+    pub fn renew(&self, api: Arc<Api>) {
+        self.api.renew(api);
+    }
+
+    /// What has to be there before anybody is served: the namespace, the mesh's key, this machine on record, and the
+    /// founding window's tokens. Done again at each round; what is there already stays.
+    ///
+    /// # Errors
+    /// In words: the first thing that fails.
+    pub fn prepare(&self) -> Result<(), String> {
+        self.api.prepare().map_err(|error| error.to_string())?;
+        issue::ensure_mesh_key(&self.root)?;
+        if self.this.settings.role == Some(Role::Init) {
+            let key = issue::ensure_node_key(&self.root)?.public();
+            let node = &self.this.node;
+            let record = NodeRecord { name: node.name.clone(), role: Joiner::ControlPlane, key, address: node.address };
+            self.store.record(&record, clock::unix())?;
+        }
+        self.founding_tokens(clock::unix())
+    }
+
+    /// Makes the objects of the founding window's tokens, once: what says them goes when they are made, so that one that
+    /// was deleted does not come back.
+    fn founding_tokens(&self, now: Unix) -> Result<(), String> {
+        let path = self.root.path(paths::FOUNDING_TOKENS);
+        let failed = |error: std::io::Error| format!("{}: {error}", paths::FOUNDING_TOKENS);
+        let Some(bytes) = files::read_optional(&path).map_err(failed)? else { return Ok(()) };
+        let cluster = &self.this.cluster;
+        let fix = "Machines join with a token from: kubeboot token create";
+        if now >= cluster.founded.saturating_add(WINDOW) {
+            println!("the founding window ended before the cluster had its tokens. {fix}");
+            return files::remove(&path).map_err(failed);
+        }
+        match FoundingTokens::records(&bytes, &cluster.founding_key, cluster.founded) {
+            Ok(records) => {
+                for record in records {
+                    self.store.create_token(record)?;
+                }
+            }
+            Err(why) => eprintln!("kubeboot: {} is damaged: {why}. {fix}", paths::FOUNDING_TOKENS),
+        }
+        files::remove(&path).map_err(failed)
+    }
+
+    /// Serves from now on, until the process ends.
+    ///
+    /// # Errors
+    /// In words: the port is in use.
+    pub fn serve(self: &Arc<Self>) -> Result<(), String> {
+        let port = server::PORT;
+        let listener =
+            server::listen(port).map_err(|error| format!("enrolment can't listen on port {port}: {error}"))?;
+        let log = Box::new(|line: &str| println!("{line}"));
+        server::start(listener, self.clone(), Limits::default(), Times::default(), log)
+    }
+}
+
+impl server::Cluster for Enrolment {
+    fn identity(&self) -> &(dyn Keys + Send + Sync) {
+        &self.identity
+    }
+
+    fn setup(&self, exporter: Exporter) -> Setup {
+        Setup { cluster: self.founded.clone(), site: self.site.clone(), exporter, nonce: random::bytes() }
+    }
+
+    fn strangers(&self) -> Vec<Cidr> {
+        self.site.ranges.clone()
+    }
+
+    fn look(
+        &self,
+        token: Option<[u8; SECRET]>,
+        name: &str,
+        node_key: &[u8; 32],
+        address: IpAddr,
+    ) -> Result<Found, String> {
+        self.store.look(token, name, node_key, address)
+    }
+
+    fn take(&self, admission: &Admission) -> Result<Taken, String> {
+        self.store.take(admission, clock::unix())
+    }
+
+    fn issue(&self, admission: &Admission, certificates: &[Issue]) -> Result<Grant, String> {
+        let api = self.api.api();
+        issue::grant(&self.root, &self.this, &api, admission.node.role, certificates, clock::unix())
+    }
+}

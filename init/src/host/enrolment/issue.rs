@@ -1,0 +1,146 @@
+//! What a machine gets that is taken in: certificates by the authorities' keys on disk, and what else a node needs.
+
+use std::net::SocketAddr;
+
+use zeroize::Zeroizing;
+
+use crate::certificates::{Authority, Unix};
+use crate::enrolment::message::{ENDPOINTS, Grant, Held, Key};
+use crate::enrolment::objects;
+use crate::enrolment::server::Issue;
+use crate::host::api::Api;
+use crate::host::files;
+use crate::host::keys::{self, Signer};
+use crate::host::node::ThisNode;
+use crate::host::random;
+use crate::host::root::Root;
+use crate::kubernetes::{API_PORT, encryption};
+use crate::paths;
+use crate::plan::founder::SERVICE_ACCOUNT_KEY;
+use crate::settings::shared;
+use crate::token::Joiner;
+
+/// The API servers' own list of themselves.
+const API_SERVERS: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+
+/// Puts together what a machine of this role gets. The keys are read each time: none stays in this process's memory.
+///
+/// # Errors
+/// In words: a key that can't be read or does not sign.
+pub fn grant(
+    root: &Root,
+    this: &ThisNode,
+    api: &Api,
+    role: Joiner,
+    certificates: &[Issue],
+    now: Unix,
+) -> Result<Grant, String> {
+    let issued: Result<Vec<String>, String> = certificates.iter().map(|issue| certificate(root, issue, now)).collect();
+    let certificates = issued?.try_into().map_err(|_| "expected four certificate requests".to_owned())?;
+    let (wanted, keys): (&[Authority], &[Key]) = match role {
+        Joiner::ControlPlane => (&Authority::ALL, &Key::ALL),
+        Joiner::Worker => (&[Authority::Cluster, Authority::KubeletServing], &[]),
+    };
+    let authority = |which: &Authority| {
+        let text = text(root, which.certificate())?;
+        Ok((*which, text.as_str().to_owned()))
+    };
+    Ok(Grant {
+        role,
+        mesh_key: mesh_key(root)?,
+        endpoints: endpoints(this, api),
+        settings: shared::text(&this.settings),
+        authorities: wanted.iter().map(authority).collect::<Result<_, String>>()?,
+        certificates,
+        keys: keys.iter().map(|key| held(root, *key)).collect::<Result<_, String>>()?,
+    })
+}
+
+fn certificate(root: &Root, issue: &Issue, now: Unix) -> Result<String, String> {
+    let authority = issue.request.authority;
+    let (certificate, key) = (bytes(root, authority.certificate())?, bytes(root, authority.key())?);
+    let signer = Signer::load(&certificate, &key).map_err(|error| format!("{authority}: {error}"))?;
+    signer.issue_for(&issue.request, &issue.spki, now).map_err(|error| format!("{}: {error}", issue.leaf))
+}
+
+fn held(root: &Root, key: Key) -> Result<Held, String> {
+    let path = match key {
+        Key::Authority(authority) => authority.key(),
+        Key::ServiceAccount => SERVICE_ACCOUNT_KEY,
+        Key::Encryption => encryption::PATH,
+        Key::Identity => paths::IDENTITY_KEY,
+    };
+    bytes(root, path).map(|bytes| (key, bytes))
+}
+
+/// The API servers: those that they name themselves, or else this machine's own.
+fn endpoints(this: &ThisNode, api: &Api) -> Vec<SocketAddr> {
+    let own = SocketAddr::new(this.node.address, API_PORT);
+    let named = api.get(API_SERVERS).map(|slice| objects::api_servers(&slice, ENDPOINTS));
+    match named {
+        Ok(servers) if !servers.is_empty() => servers,
+        Ok(_) => vec![own],
+        Err(error) => {
+            eprintln!("kubeboot: {error}. The new node is told of this machine's API server alone");
+            vec![own]
+        }
+    }
+}
+
+/// Makes the mesh's key, if there is none.
+///
+/// # Errors
+/// In words: it can't be written.
+pub fn ensure_mesh_key(root: &Root) -> Result<(), String> {
+    if files::exists(&root.path(paths::MESH_KEY)) {
+        return Ok(());
+    }
+    let key = Zeroizing::new(random::bytes::<32>());
+    files::write_atomic(&root.path(paths::MESH_KEY), key.as_ref(), 0o600)
+        .map_err(|error| format!("can't write {}: {error}", paths::MESH_KEY))
+}
+
+/// This machine's node key, made if there is none.
+///
+/// # Errors
+/// In words: it can't be read or written.
+pub fn ensure_node_key(root: &Root) -> Result<keys::Ed25519, String> {
+    let path = root.path(paths::NODE_KEY);
+    if !files::exists(&path) {
+        let key = keys::ed25519().map_err(|error| error.to_string())?;
+        files::write_atomic(&path, key.as_bytes(), 0o600)
+            .map_err(|error| format!("can't write {}: {error}", paths::NODE_KEY))?;
+    }
+    key(root, paths::NODE_KEY)
+}
+
+/// An Ed25519 key from its file.
+///
+/// # Errors
+/// In words: it can't be read.
+pub fn key(root: &Root, path: &str) -> Result<keys::Ed25519, String> {
+    keys::Ed25519::load(&bytes(root, path)?).map_err(|error| format!("{path}: {error}"))
+}
+
+fn mesh_key(root: &Root) -> Result<Zeroizing<[u8; 32]>, String> {
+    let key = bytes(root, paths::MESH_KEY)?;
+    let key: [u8; 32] = key
+        .as_slice()
+        .try_into()
+        .map_err(|_| format!("{} is damaged: expected 32 bytes, found {}", paths::MESH_KEY, key.len()))?;
+    Ok(Zeroizing::new(key))
+}
+
+fn bytes(root: &Root, path: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+    match files::read_optional(&root.path(path)) {
+        Ok(Some(bytes)) => Ok(Zeroizing::new(bytes)),
+        Ok(None) => Err(format!("{path} does not exist")),
+        Err(error) => Err(format!("can't read {path}: {error}")),
+    }
+}
+
+fn text(root: &Root, path: &str) -> Result<Zeroizing<String>, String> {
+    let bytes = bytes(root, path)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| format!("{path} is damaged: expected text"))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}

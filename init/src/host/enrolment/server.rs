@@ -1,0 +1,315 @@
+//! The server on TCP port 7440: takes connections in, and does for each what the exchange asks.
+//!
+//! A thread for each connection, with a small stack; how many there are is bounded (`enrolment/gate`). What goes wrong in
+//! one of them, a panic too, ends that connection and nothing else.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::sys::socket::Backlog;
+use rustls::ServerConfig;
+
+use super::channel::{Broken, Channel, Times};
+use super::tls;
+use crate::enrolment::Keys;
+use crate::enrolment::decision::{Admission, Found};
+use crate::enrolment::gate::{Arrival, Gate, Id, Limits, Stage};
+use crate::enrolment::message::{Grant, Message, Refusal};
+use crate::enrolment::noise::Noise;
+use crate::enrolment::note::{Note, Outcome, Who};
+use crate::enrolment::reason::Reason;
+use crate::enrolment::server::{Effect, Event, Issue, Server as Exchange, Setup, Taken};
+use crate::enrolment::transcript::Exporter;
+use crate::host::{clock, wait};
+use crate::settings::Cidr;
+use crate::token::SECRET;
+use crate::words;
+
+/// Where enrolment is served.
+pub const PORT: u16 = 7440;
+/// A connection's stack: TLS with ML-KEM is what takes most of it.
+const STACK: usize = 512 << 10;
+/// Connections that the kernel holds until they are accepted, at most.
+const QUEUE: i32 = 1024;
+/// Rounds of effects of one message at most: each is a look, a taking or an issue, of which there are few.
+const ROUNDS: usize = 20;
+/// Pause when no connection can be accepted, as without file descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What the server needs of the cluster.
+pub trait Cluster: Send + Sync {
+    /// The cluster's identity key.
+    fn identity(&self) -> &(dyn Keys + Send + Sync);
+    /// What holds for a connection with this exporter.
+    fn setup(&self, exporter: Exporter) -> Setup;
+    /// Addresses from which nobody is served: pods'.
+    fn strangers(&self) -> Vec<Cidr>;
+    /// What is known that matters to a request.
+    ///
+    /// # Errors
+    /// In words, for the log.
+    fn look(
+        &self,
+        token: Option<[u8; SECRET]>,
+        name: &str,
+        node_key: &[u8; 32],
+        address: IpAddr,
+    ) -> Result<Found, String>;
+    /// Puts a node on record and takes a use of its token.
+    ///
+    /// # Errors
+    /// In words, for the log.
+    fn take(&self, admission: &Admission) -> Result<Taken, String>;
+    /// Issues certificates and puts the grant together.
+    ///
+    /// # Errors
+    /// In words, for the log.
+    fn issue(&self, admission: &Admission, certificates: &[Issue]) -> Result<Grant, String>;
+}
+
+/// Listens on every address: IPv6 and IPv4 where the kernel has both, else IPv4.
+///
+/// # Errors
+/// The port is in use.
+pub fn listen(port: u16) -> io::Result<TcpListener> {
+    // The standard library leaves IPV6_V6ONLY as the kernel has it, off: a socket of both families.
+    TcpListener::bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)).or_else(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => Err(error),
+        _ => TcpListener::bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)),
+    })
+}
+
+/// Where log lines go.
+pub type Log = dyn Fn(&str) + Send + Sync;
+
+/// What all connections share.
+struct Shared {
+    cluster: Arc<dyn Cluster>,
+    tls: Arc<ServerConfig>,
+    times: Times,
+    log: Box<Log>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    gate: Gate,
+    sockets: BTreeMap<Id, TcpStream>,
+    /// Of strangers, and of those who knew a fingerprint: what the former make it say does not drown the latter's lines.
+    noise: [Noise; 2],
+}
+
+/// Serves from now on, in threads of its own, until the process ends.
+///
+/// # Errors
+/// TLS can't be prepared, or there is no thread; in words.
+pub fn start(
+    listener: TcpListener,
+    cluster: Arc<dyn Cluster>,
+    limits: Limits,
+    times: Times,
+    log: Box<Log>,
+) -> Result<(), String> {
+    // The standard library's queue of 128 overflows in a crowd, and who finds it full tries again only after a second.
+    let queue = Backlog::new(QUEUE).and_then(|queue| nix::sys::socket::listen(&listener, queue));
+    queue.map_err(|error| format!("widen the queue of connections for enrolment: {error}"))?;
+    let tls = tls::server().map_err(|error| error.to_string())?;
+    let inner = Inner { gate: Gate::new(limits), sockets: BTreeMap::new(), noise: Default::default() };
+    let shared = Arc::new(Shared { cluster, tls, times, log, inner: Mutex::new(inner) });
+    let accepting = move || accept(&listener, &shared);
+    let thread = std::thread::Builder::new().name("enrolment".to_owned()).stack_size(STACK);
+    thread.spawn(accepting).map(drop).map_err(|error| format!("start a thread for enrolment: {error}"))
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    loop {
+        match listener.accept() {
+            Ok((socket, from)) => admit(socket, from.ip().to_canonical(), shared),
+            Err(error) => {
+                shared.hear(&format!("enrolment can't take connections: {error}"));
+                wait::pause_for(PAUSE);
+            }
+        }
+    }
+}
+
+/// Gives a connection its place and its thread, or lets it go.
+fn admit(socket: TcpStream, from: IpAddr, shared: &Arc<Shared>) {
+    if shared.cluster.strangers().iter().any(|range| range.contains(from)) {
+        return shared.hear(&format!("enrolment: {from} is a pod's address: not served"));
+    }
+    let Ok(handle) = socket.try_clone() else { return };
+    let id = {
+        let mut inner = shared.inner();
+        match inner.gate.arrive(clock::monotonic(), from) {
+            Arrival::Admitted { id, dropped } => {
+                // Its thread hears of it by the end of the stream.
+                if let Some(socket) = dropped.and_then(|dropped| inner.sockets.remove(&dropped)) {
+                    let _ = socket.shutdown(Shutdown::Both);
+                }
+                inner.sockets.insert(id, handle);
+                id
+            }
+            Arrival::TooFast => {
+                drop(inner);
+                return shared.hear(&format!("enrolment: {from} opens connections too fast: not served for now"));
+            }
+            Arrival::Full => {
+                drop(inner);
+                return shared.hear("enrolment: every place is taken by machines that are being taken in");
+            }
+        }
+    };
+    let place = Place { id, shared: shared.clone() };
+    let serve = move || {
+        let place = place;
+        // A panic has said on standard error where it was.
+        if catch_unwind(AssertUnwindSafe(|| converse(socket, from, &place))).is_err() {
+            place.shared.hear(&format!("enrolment: serving {from} failed, which is a fault of kubeboot's own"));
+        }
+    };
+    let thread = std::thread::Builder::new().name(format!("enrolment-{id}")).stack_size(STACK);
+    if let Err(error) = thread.spawn(serve) {
+        shared.hear(&format!("enrolment: no thread for {from}: {error}"));
+    }
+}
+
+impl Shared {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs a line about a stranger, unless somebody makes it come again and again.
+    fn hear(&self, line: &str) {
+        self.hear_of(false, line);
+    }
+
+    fn hear_of(&self, known: bool, line: &str) {
+        let lines = self.inner().noise[usize::from(known)].hear(clock::monotonic(), line);
+        for line in lines {
+            (self.log)(&line);
+        }
+    }
+
+    /// Logs what became of somebody. Who was admitted is always said.
+    fn note(&self, from: IpAddr, note: &Note) {
+        let line = format!("enrolment: {from}: {note}");
+        match note.outcome {
+            Outcome::Admitted => (self.log)(&line),
+            Outcome::Refused(_) => self.hear_of(note.who.node.is_some() || note.who.operator.is_some(), &line),
+        }
+    }
+}
+
+/// A connection's place, free again when it ends in whatever way.
+struct Place {
+    id: Id,
+    shared: Arc<Shared>,
+}
+
+impl Place {
+    fn advance(&self, stage: Stage) -> bool {
+        self.shared.inner().gate.advance(self.id, stage)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut inner = self.shared.inner();
+        inner.gate.leave(self.id);
+        inner.sockets.remove(&self.id);
+    }
+}
+
+/// One connection from its TLS handshake to its end.
+fn converse(socket: TcpStream, from: IpAddr, place: &Place) {
+    let shared = &place.shared;
+    let mut channel = match Channel::accept(socket, shared.tls.clone(), shared.times) {
+        Ok(channel) => channel,
+        Err(why) => return shared.hear(&format!("enrolment: {from}: no TLS connection: {}", one_line(&why))),
+    };
+    place.advance(Stage::Spoke);
+    let mut exchange = Exchange::new(shared.cluster.setup(channel.exporter()), shared.cluster.identity());
+    while exchange.most() > 0 {
+        let effects = match channel.receive(exchange.most()) {
+            Ok(message) => exchange.handle(clock::unix(), Event::Message(&message)),
+            Err(Broken::Long(malformed)) => return too_long(channel, from, shared, malformed),
+            Err(Broken::TimedOut | Broken::Closed) => exchange.handle(clock::unix(), Event::TimedOut),
+            Err(why) => return shared.hear(&format!("enrolment: {from}: {}", one_line(&why))),
+        };
+        if !carry_out(&mut exchange, effects, &mut channel, from, place) {
+            break;
+        }
+    }
+    channel.close();
+}
+
+fn one_line(why: &Broken) -> String {
+    words::one_line(&why.to_string())
+}
+
+/// A message that is longer than it may be was not read; so nothing after it can be.
+fn too_long(mut channel: Channel, from: IpAddr, shared: &Shared, malformed: crate::enrolment::Malformed) {
+    let outcome = Outcome::Refused(Reason::Message(malformed));
+    shared.note(from, &Note { who: Who::default(), outcome });
+    if let Ok(refusal) = Message::Refusal(Refusal::Malformed).encode() {
+        let _ = channel.send(&refusal);
+    }
+    channel.close();
+}
+
+/// Carries effects out, and those that come of them. True while more is to be read.
+fn carry_out(
+    exchange: &mut Exchange<'_>,
+    mut effects: Vec<Effect>,
+    channel: &mut Channel,
+    from: IpAddr,
+    place: &Place,
+) -> bool {
+    for _ in 0..ROUNDS {
+        let mut next = None;
+        for effect in effects {
+            match effect {
+                Effect::Close => return false,
+                Effect::Send(message) => {
+                    if let Err(why) = channel.send(&message) {
+                        place.shared.hear(&format!("enrolment: {from}: an answer did not arrive: {}", one_line(&why)));
+                    }
+                    place.advance(Stage::Knows);
+                }
+                Effect::Log(note) => place.shared.note(from, &note),
+                // Only after a key was found listed.
+                Effect::Serve { .. } => return false,
+                asked => next = Some(answer(asked, place)),
+            }
+        }
+        match next {
+            Some(event) => effects = exchange.handle(clock::unix(), event),
+            None => return true,
+        }
+    }
+    false
+}
+
+/// Does what needs the cluster.
+fn answer(asked: Effect, place: &Place) -> Event<'static> {
+    let cluster = &place.shared.cluster;
+    let answered = match asked {
+        Effect::Look { token, name, node_key, address } => {
+            cluster.look(token, &name, &node_key, address).map(|found| Event::Found(Box::new(found)))
+        }
+        Effect::Take(admission) => {
+            // What it presented is accepted.
+            place.advance(Stage::Accepted);
+            cluster.take(&admission).map(Event::Taken)
+        }
+        Effect::Issue { admission, certificates } => {
+            cluster.issue(&admission, &certificates).map(|grant| Event::Issued(Box::new(grant)))
+        }
+        _ => Err("this release takes no commands of operators on this port".to_owned()),
+    };
+    answered.unwrap_or_else(Event::Failed)
+}

@@ -1,0 +1,249 @@
+//! A worker's plan: what a machine that joined a cluster has to have on disk, in the order in which it is made.
+//!
+//! All that outlives a power-off and is the cluster's comes from one exchange with a control plane, which is a step of the
+//! plan. The node key is on disk before the machine asks, and asking again with it takes no second use of a token: so a
+//! power cut anywhere leaves a machine that asks again at its next boot.
+
+use crate::balancer;
+use crate::certificates::profile::{KUBELET_CLIENT_CURRENT, of_every_node};
+use crate::certificates::{Authority, Fault, Inspected, Leaf, Request, Unix, check};
+use crate::kubernetes::kubeconfig;
+use crate::paths;
+
+use super::parts::write;
+use super::record::{Cluster, Node};
+use super::sight::{Entry, Sight};
+use super::{Damaged, Step, parts, state};
+
+/// What should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worker {
+    /// The node's name, address and machine-id: the pinned ones, once there are any.
+    pub node: Node,
+}
+
+/// A part of what should be. Each is compared with what is, in the order of [`ORDER`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Strays,
+    Directories,
+    Node,
+    Key,
+    Enrolment,
+    Kubeconfigs,
+    Freeze,
+    /// Everything before is on disk before anything after it is begun.
+    Flush,
+}
+
+/// The worker's order. The node key is on disk before the machine asks; the settings are frozen, which says that it is a
+/// node, only when everything else is on disk.
+const ORDER: &[Part] = &[
+    Part::Strays,
+    Part::Directories,
+    Part::Node,
+    Part::Key,
+    Part::Flush,
+    Part::Enrolment,
+    Part::Kubeconfigs,
+    Part::Flush,
+    Part::Freeze,
+    Part::Flush,
+];
+
+const DIRECTORIES: &[parts::Directory] = &[
+    ("/var/lib", 0o755, false),
+    (paths::STATE, 0o700, true),
+    (paths::KUBERNETES, 0o755, false),
+    (paths::PKI, 0o755, true),
+    (paths::KUBELET, 0o750, false),
+    ("/var/lib/kubelet/pki", 0o700, false),
+];
+
+/// The authorities that a worker knows: those that its own certificates come from.
+pub const AUTHORITIES: [Authority; 2] = [Authority::Cluster, Authority::KubeletServing];
+
+/// Why a machine joins.
+pub const NEW: &str = "this machine is no node yet";
+
+/// Which certificates are asked for again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Those without which the node can't work: a boot waits for no more than these.
+    Lost,
+    /// Those that are due, too: the agent's renewals, while the node runs.
+    Due,
+}
+
+impl Worker {
+    /// Every path that the plan wants to know of.
+    pub fn paths(&self) -> Vec<String> {
+        let mut files: Vec<String> =
+            [paths::CLUSTER, paths::NODE, paths::NODE_KEY, paths::ENDPOINTS, paths::FROZEN, KUBELET_CLIENT_CURRENT]
+                .map(str::to_owned)
+                .into();
+        files.extend(AUTHORITIES.map(|authority| authority.certificate().to_owned()));
+        files.extend(self.leaves().iter().flat_map(|(leaf, _)| leaf.form().paths()).map(str::to_owned));
+        files.extend(kubeconfigs().into_iter().map(|(path, _)| path.to_owned()));
+        parts::add_strays(&mut files);
+        files.extend(DIRECTORIES.iter().map(|(path, ..)| (*path).to_owned()));
+        files
+    }
+
+    /// The certificates that this node has, and what they say. Which of them its services use is the cluster's choice,
+    /// which a machine learns with them: it has all.
+    pub fn leaves(&self) -> [(Leaf, Request); 4] {
+        of_every_node(&self.node.name, self.node.address)
+    }
+}
+
+/// Kubeconfigs that refer to files, with their contents. All go through the balancer.
+fn kubeconfigs() -> Vec<(&'static str, String)> {
+    [
+        (Leaf::KubeletClient, kubeconfig::KUBELET, KUBELET_CLIENT_CURRENT),
+        (Leaf::KubeProxy, kubeconfig::KUBE_PROXY, Leaf::KubeProxy.form().certificate()),
+        (Leaf::Flannel, kubeconfig::FLANNEL, Leaf::Flannel.form().certificate()),
+    ]
+    .into_iter()
+    .map(|(leaf, path, pair)| (path, kubeconfig::through_balancer(leaf, Authority::Cluster.certificate(), pair)))
+    .collect()
+}
+
+/// Whether the machine has joined: from then on it comes back by its node key, and never again by a token.
+pub fn joined(sight: &Sight) -> bool {
+    sight.exists(paths::FROZEN)
+}
+
+/// Compares what should be with what is.
+///
+/// # Errors
+/// [`Damaged`]: something that a node can't get again is missing or damaged.
+pub fn plan(worker: &Worker, sight: &Sight, now: Unix, when: When) -> Result<Vec<Step>, Damaged> {
+    let found = Found { worker, sight, now, joined: joined(sight) };
+    let mut steps = Vec::new();
+    let mut flushed = 0;
+    for part in ORDER {
+        match part {
+            Part::Strays => steps.extend(parts::strays(sight)),
+            Part::Directories => steps.extend(parts::directories(sight, DIRECTORIES)),
+            Part::Node => steps.extend(found.node()?),
+            Part::Key => steps.extend(found.key()?),
+            Part::Enrolment => steps.extend(found.enrolment(when)?),
+            Part::Kubeconfigs => steps.extend(parts::kubeconfigs(sight, kubeconfigs())),
+            Part::Freeze => steps.extend(found.freeze()),
+            Part::Flush if steps.len() > flushed => steps.push(Step::Flush),
+            Part::Flush => {}
+        }
+        if *part == Part::Flush {
+            flushed = steps.len();
+        }
+    }
+    Ok(steps)
+}
+
+/// Where a plan has to ask a control plane: the steps before, and those from there on. None when it has not to.
+pub fn split(steps: &[Step]) -> Option<(&[Step], &[Step])> {
+    let at = steps.iter().position(|step| matches!(step, Step::Join { .. } | Step::Return { .. }))?;
+    Some(steps.split_at(at))
+}
+
+/// What is, beside what should be.
+struct Found<'a> {
+    worker: &'a Worker,
+    sight: &'a Sight,
+    now: Unix,
+    joined: bool,
+}
+
+impl Found<'_> {
+    fn node(&self) -> Result<Option<Step>, Damaged> {
+        let Some(because) = parts::node(self.sight, &self.worker.node) else { return Ok(None) };
+        if self.joined {
+            return Err(Damaged::lost(paths::NODE, "the node's name and address", because));
+        }
+        Ok(Some(write(paths::NODE, 0o644, self.worker.node.text(), because)))
+    }
+
+    fn key(&self) -> Result<Option<Step>, Damaged> {
+        match state::file(self.sight, paths::NODE_KEY).and_then(check::ed25519_public_half) {
+            Ok(_) => Ok(self.mode(paths::NODE_KEY, 0o600)),
+            Err(fault) if self.joined => Err(Damaged::lost(paths::NODE_KEY, "the node's key", fault.to_string())),
+            Err(fault) => Ok(Some(Step::NodeKey { because: fault.to_string() })),
+        }
+    }
+
+    /// What a control plane has to be asked for.
+    fn enrolment(&self, when: When) -> Result<Vec<Step>, Damaged> {
+        if !self.joined {
+            let because = NEW.to_owned();
+            return Ok(vec![Step::Join { because: because.clone() }, parts::kubelet_link(because)]);
+        }
+        self.cluster()?;
+        let faults = self.faults(when)?;
+        let Some((_, first)) = faults.first() else { return Ok(self.endpoints().into_iter().collect()) };
+        let same = faults.iter().all(|(_, fault)| fault == first);
+        let because = match same {
+            true => first.to_string(),
+            false => faults.iter().map(|(leaf, fault)| format!("{leaf}: {fault}")).collect::<Vec<_>>().join(", "),
+        };
+        let leaves: Vec<Leaf> = faults.iter().map(|(leaf, _)| *leaf).collect();
+        let link = leaves.contains(&Leaf::KubeletClient).then(|| parts::kubelet_link(because.clone()));
+        Ok([Step::Return { leaves, because }].into_iter().chain(link).collect())
+    }
+
+    /// Without this record the balancer knows no API server, and so nobody on this machine can ask for it.
+    fn endpoints(&self) -> Option<Step> {
+        let found = match state::file(self.sight, paths::ENDPOINTS).map(balancer::parse) {
+            Ok(Ok(_)) => return None,
+            Ok(Err(reason)) => format!("unreadable: {reason}"),
+            Err(fault) => fault.to_string(),
+        };
+        Some(Step::Return { leaves: Vec::new(), because: format!("{}: {found}", paths::ENDPOINTS) })
+    }
+
+    /// A node knows its cluster again by the identity key in this record.
+    fn cluster(&self) -> Result<(), Damaged> {
+        let found = match state::file(self.sight, paths::CLUSTER).map(Cluster::parse) {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(reason)) => reason,
+            Err(fault) => fault.to_string(),
+        };
+        Err(Damaged::lost(paths::CLUSTER, "who the cluster is", found))
+    }
+
+    /// Certificates that are not what they should be. Without its authority none can be judged.
+    fn faults(&self, when: When) -> Result<Vec<(Leaf, Fault)>, Damaged> {
+        let mut faults = Vec::new();
+        for (leaf, request) in self.worker.leaves() {
+            let verdict = match self.authority(request.authority)? {
+                Ok(authority) => state::leaf(self.sight, leaf, &request, &authority, "", self.now),
+                Err(fault) => Err(fault),
+            };
+            match verdict {
+                Ok(()) => {}
+                Err(Fault::Due) if when == When::Lost => {}
+                Err(fault) => faults.push((leaf, fault)),
+            }
+        }
+        Ok(faults)
+    }
+
+    fn authority(&self, which: Authority) -> Result<Result<Inspected, Fault>, Damaged> {
+        let path = which.certificate();
+        match state::file(self.sight, path).and_then(|text| check::trusted(which, text, self.now)) {
+            Err(fault @ Fault::NotYetValid) => {
+                Err(Damaged::of_fault(path, &format!("certificate authority {which}"), &fault, self.now))
+            }
+            verdict => Ok(verdict),
+        }
+    }
+
+    fn freeze(&self) -> Option<Step> {
+        (!self.joined).then(|| Step::Freeze { because: "first success".to_owned() })
+    }
+
+    fn mode(&self, path: &str, mode: u32) -> Option<Step> {
+        let differs = matches!(self.sight.at(path), Entry::File { mode: found, .. } if *found != mode);
+        differs.then(|| Step::Mode { path: path.to_owned(), mode })
+    }
+}
