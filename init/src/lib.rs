@@ -3,6 +3,7 @@
 //! Reading order and invariants: `docs/architecture.md`.
 
 pub mod archive;
+pub mod balancer;
 pub mod certificates;
 pub mod commands;
 pub mod disk;

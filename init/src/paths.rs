@@ -43,6 +43,8 @@ pub const KUBERNETES_STATE: &str = "/var/lib/kubeboot/kubernetes";
 pub const KUBERNETES: &str = "/etc/kubernetes";
 /// kubeadm's certificates and keys.
 pub const PKI: &str = "/etc/kubernetes/pki";
+/// The cluster's certificate authority, as every node has it.
+pub const CLUSTER_CA: &str = "/etc/kubernetes/pki/ca.crt";
 /// tmpfs, rendered at each boot.
 pub const MANIFESTS: &str = "/etc/kubernetes/manifests";
 /// etcd's data.
@@ -77,6 +79,8 @@ pub const EVENTS: &str = "/run/kubeboot/events.jsonl";
 pub const LAST_ERROR: &str = "/run/kubeboot/error.json";
 /// Health as last observed. JSON.
 pub const HEALTH: &str = "/run/kubeboot/health.json";
+/// What the balancer of a worker thinks of the API servers. JSON.
+pub const BALANCER: &str = "/run/kubeboot/balancer.json";
 /// Name of the serial device that gets every event too, such as `ttyS1`; missing when there is none.
 pub const REPORT_DEVICE: &str = "/run/kubeboot/report-device";
 /// What `kubeboot init` or the prompt was given, mode 0600. TOML, the source that wins over every other.

@@ -27,7 +27,15 @@ fn what_starts_again_is_never_given_up() {
     let services = services();
     let again = services.iter().filter(|(_, settings)| value(settings, "Restart").is_some());
     let names: Vec<&str> = again.clone().map(|(name, _)| name.as_str()).collect();
-    for needed in ["containerd", "kubelet", "kubeboot", "kubeboot-agent", "kubeboot-health", "kubeboot-images"] {
+    for needed in [
+        "containerd",
+        "kubelet",
+        "kubeboot",
+        "kubeboot-agent",
+        "kubeboot-balancer",
+        "kubeboot-health",
+        "kubeboot-images",
+    ] {
         assert!(names.contains(&format!("{needed}.service").as_str()), "{needed} does not start again: {names:?}");
     }
     for (name, settings) in again {
@@ -39,7 +47,10 @@ fn what_starts_again_is_never_given_up() {
 fn what_sets_a_status_line_may_send_it() {
     for (name, settings) in services() {
         let program = value(&settings, "ExecStart").unwrap_or_default();
-        if ["kubeboot boot", "kubeboot health", "kubeboot agent"].iter().any(|end| program.ends_with(end)) {
+        if ["kubeboot boot", "kubeboot health", "kubeboot agent", "kubeboot balancer"]
+            .iter()
+            .any(|end| program.ends_with(end))
+        {
             let notifies = value(&settings, "Type") == Some("notify") || value(&settings, "NotifyAccess").is_some();
             assert!(notifies, "{name} has no socket to say how it is");
         }

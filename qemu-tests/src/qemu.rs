@@ -51,6 +51,11 @@ impl Backend for Qemu {
         false
     }
 
+    fn several(&self) -> bool {
+        // Each has QEMU's own network, behind its own translation of addresses.
+        false
+    }
+
     fn processors(&self) -> usize {
         2
     }

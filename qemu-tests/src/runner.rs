@@ -90,8 +90,11 @@ impl Room {
 pub fn place<'a>(labs: &'a Labs, scenario: &Scenario) -> Result<(&'a Lab, &'a dyn Backend)> {
     let needs = scenario.needs;
     let lab = labs.get(&needs.release).with_context(|| format!("there is no {} release", needs.release.name()))?;
-    let fits =
-        |backend: &&dyn Backend| (backend.firmware() || !needs.firmware) && (backend.keyboard() || !needs.keyboard);
+    let fits = |backend: &&dyn Backend| {
+        (backend.firmware() || !needs.firmware)
+            && (backend.keyboard() || !needs.keyboard)
+            && (backend.several() || needs.machines == 1)
+    };
     match lab.backends.iter().map(|backend| &**backend).find(fits) {
         Some(backend) => Ok((lab, backend)),
         None => bail!("no backend that may be used offers what this needs: {needs:?}"),
@@ -234,13 +237,14 @@ fn keep_boot(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The journal, as text, from the stopped machine's disk.
+/// The journal, as text, from the stopped machine's disk; named after it.
 fn keep_journal(disk: &Path, to: &Path) -> Result<()> {
     let var = Var::read(disk)?;
     let mut journalctl = std::process::Command::new("journalctl");
     journalctl.args(["--no-pager", "-o", "short-monotonic", "-D"]).arg(var.path("/var/log/journal"));
     let text = image_builder::command::output(&mut journalctl, "read a machine's journal")?;
-    Ok(fs::write(to.join("journal.log"), text)?)
+    let machine = disk.file_stem().unwrap_or_default().to_string_lossy();
+    Ok(fs::write(to.join(format!("journal-{machine}.log")), text)?)
 }
 
 fn forget_oldest(failures: &Path) -> Result<()> {

@@ -36,7 +36,7 @@ pub struct Needs {
     pub firmware: bool,
     /// Something to type on the console with.
     pub keyboard: bool,
-    /// How many machines run at once.
+    /// How many machines run at once, on one network.
     pub machines: u8,
     /// Memory of each, in MiB.
     pub memory: u32,
@@ -101,7 +101,15 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// The image can't be copied.
     pub fn new_disk(&self) -> Result<PathBuf> {
-        let disk = self.folder.join("new.raw");
+        self.disk_of("new")
+    }
+
+    /// A disk that was never started, for one of several machines.
+    ///
+    /// # Errors
+    /// The image can't be copied.
+    pub fn disk_of(&self, machine: &str) -> Result<PathBuf> {
+        let disk = self.folder.join(format!("{machine}.raw"));
         disk::fresh(&self.lab.image, &disk, DISK)?;
         Ok(disk)
     }

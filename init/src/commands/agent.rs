@@ -107,17 +107,17 @@ struct Agent<'a> {
     root: &'a Root,
     this: ThisNode,
     api: Api,
-    /// Once machines are taken in.
-    enrolment: Option<Arc<Enrolment>>,
     /// When an API server answered last, or a control plane was asked where they are.
     heard: Duration,
+    /// Once machines are taken in.
+    enrolment: Option<Arc<Enrolment>>,
 }
 
 impl<'a> Agent<'a> {
     fn new(root: &'a Root) -> Result<Self, String> {
         let this = ThisNode::load(root)?;
         let api = this.api(root).map_err(|error| error.to_string())?;
-        Ok(Agent { root, this, api, enrolment: None, heard: clock::monotonic() })
+        Ok(Agent { root, this, api, heard: clock::monotonic(), enrolment: None })
     }
 
     fn work(&mut self, report: &mut Report) -> String {
@@ -255,30 +255,6 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Takes machines in, once everything is there that this needs; and sees that it stays there.
-    fn enrolment(&mut self) -> Result<bool, String> {
-        if let Some(enrolment) = &self.enrolment {
-            return enrolment.prepare().map(|()| true);
-        }
-        let api = self.this.api(self.root).map_err(|error| error.to_string())?;
-        let enrolment = Arc::new(Enrolment::new(self.root, &self.this, Arc::new(api))?);
-        enrolment.prepare()?;
-        enrolment.serve()?;
-        println!("machines with a token are taken in on port {}", crate::host::enrolment::server::PORT);
-        self.enrolment = Some(enrolment);
-        Ok(true)
-    }
-
-    /// Whether a kubelet's request of that name is this cluster's to rule on.
-    fn is_node(&self, name: &str) -> bool {
-        let enrolled = self.enrolment.as_ref().map(|enrolment| enrolment.store.is_enrolled(name));
-        name == self.this.node.name
-            || enrolled.transpose().unwrap_or_else(|error| {
-                eprintln!("kubeboot: {error}. The request of {name} waits");
-                None
-            }) == Some(true)
-    }
-
     fn endpoints(&mut self) -> Result<(), String> {
         let found = reconcile::api_servers(&self.api);
         match &found {
@@ -310,6 +286,33 @@ impl<'a> Agent<'a> {
             Err(error) => println!("{error}"),
         }
         self.heard = clock::monotonic();
+    }
+
+    /// Takes machines in, once everything is there that this needs; and sees that it stays there.
+    fn enrolment(&mut self) -> Result<bool, String> {
+        if !self.this.is_control_plane() {
+            return Ok(true);
+        }
+        if let Some(enrolment) = &self.enrolment {
+            return enrolment.prepare().map(|()| true);
+        }
+        let api = self.this.api(self.root).map_err(|error| error.to_string())?;
+        let enrolment = Arc::new(Enrolment::new(self.root, &self.this, Arc::new(api))?);
+        enrolment.prepare()?;
+        enrolment.serve()?;
+        println!("machines with a token are taken in on port {}", crate::host::enrolment::server::PORT);
+        self.enrolment = Some(enrolment);
+        Ok(true)
+    }
+
+    /// Whether a kubelet's request of that name is this cluster's to rule on.
+    fn is_node(&self, name: &str) -> bool {
+        let enrolled = self.enrolment.as_ref().map(|enrolment| enrolment.store.is_enrolled(name));
+        name == self.this.node.name
+            || enrolled.transpose().unwrap_or_else(|error| {
+                eprintln!("kubeboot: {error}. The request of {name} waits");
+                None
+            }) == Some(true)
     }
 
     fn add_ons(&self, report: &mut Report) -> Result<bool, ApiError> {

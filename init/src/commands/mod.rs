@@ -1,6 +1,7 @@
 //! One file for each subcommand: gather through `host`, decide with the pure rooms, act through `host`.
 
 mod agent;
+mod balancer;
 mod boot;
 mod etc;
 mod health;
@@ -43,6 +44,9 @@ enum Command {
     /// Keep add-ons, labels and certificates what they should be
     #[command(hide = true)]
     Agent(agent::Args),
+    /// Pass connections of this machine's programs to an API server that answers
+    #[command(hide = true)]
+    Balancer(balancer::Args),
     /// Wait until every gate of the release passes
     #[command(hide = true)]
     Health(health::Args),
@@ -110,6 +114,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Slot(args) => slot::run(&args),
         Command::Images(args) => images::run(&args),
         Command::Agent(args) => agent::run(&args),
+        Command::Balancer(args) => balancer::run(&args),
         Command::Health(args) => health::run(&args),
         Command::OsHealth(args) => os_health::run(&args),
     }
@@ -156,6 +161,7 @@ mod tests {
             "initrd/systemd/system/kubeboot-etc",
             "systemd/system/kubeboot-agent",
             "systemd/system/kubeboot-archives",
+            "systemd/system/kubeboot-balancer",
             "systemd/system/kubeboot-console",
             "systemd/system/kubeboot-health",
             "systemd/system/kubeboot-images",

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the shell that effects live in")]
 
 pub mod api;
+pub mod balancer;
 pub mod batch;
 pub mod clock;
 pub mod console;

@@ -119,6 +119,9 @@ pub trait Backend: Sync {
     /// Whether something can be typed on its console.
     fn keyboard(&self) -> bool;
 
+    /// Whether several machines share the test's network, each with its own address.
+    fn several(&self) -> bool;
+
     /// How many of the host's processors one machine keeps busy.
     fn processors(&self) -> usize;
 

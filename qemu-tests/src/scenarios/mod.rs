@@ -5,6 +5,7 @@ use crate::scenario::Scenario;
 mod bad_input;
 mod damage;
 mod founder;
+mod join;
 mod power_cut;
 mod preflight;
 mod prompt;
@@ -24,6 +25,7 @@ pub fn all() -> Vec<&'static Scenario> {
         // The first to need a founded machine makes it, and others wait: better while others have something else to do.
         reboot::SCENARIOS,
         founder::SCENARIOS,
+        join::SCENARIOS,
         releases::SCENARIOS,
         power_cut::SCENARIOS,
         reset::SCENARIOS,

@@ -61,13 +61,22 @@ fn pods() -> String {
         .to_string()
 }
 
-/// Runs a command of the node itself, as root in its own root directory, by way of a privileged pod.
+/// Runs a command of the only node itself, as root in its own root directory, by way of a privileged pod.
 ///
 /// # Errors
 /// The pod does not start, or the command fails.
 pub fn on_node(kubectl: &Kubectl, command: &[&str]) -> Result<String> {
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "node" },
+    on(kubectl, None, command)
+}
+
+/// The same on the node of a name.
+///
+/// # Errors
+/// As [`on_node`].
+pub fn on(kubectl: &Kubectl, node: Option<&str>, command: &[&str]) -> Result<String> {
+    let name = node.map_or_else(|| "node".to_owned(), |node| format!("node-{node}"));
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
         "spec": {
             "hostPID": true, "hostNetwork": true, "terminationGracePeriodSeconds": 1,
             "tolerations": [{ "operator": "Exists" }],
@@ -79,9 +88,12 @@ pub fn on_node(kubectl: &Kubectl, command: &[&str]) -> Result<String> {
             }],
         },
     });
+    if let Some(node) = node {
+        pod["spec"]["nodeSelector"] = json!({ "kubernetes.io/hostname": node });
+    }
     kubectl.wait_for("the default service account", LIMIT, &["get", "serviceaccount", "default"], |_| true)?;
     kubectl.apply(&pod.to_string())?;
     kubectl.wait_for_pods("default", LIMIT)?;
     // Process 1 has the namespaces of the node.
-    kubectl.exec("node", &[&["nsenter", "-t", "1", "-m", "-u", "-i", "-n", "--"], command].concat())
+    kubectl.exec(&name, &[&["nsenter", "-t", "1", "-m", "-u", "-i", "-n", "--"], command].concat())
 }

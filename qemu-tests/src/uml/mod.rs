@@ -43,6 +43,10 @@ impl Backend for Uml {
         true
     }
 
+    fn several(&self) -> bool {
+        true
+    }
+
     fn processors(&self) -> usize {
         1
     }

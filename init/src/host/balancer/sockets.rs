@@ -1,0 +1,48 @@
+//! Sockets that do not block.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, connect as connect_to, setsockopt, socket,
+    sockopt,
+};
+
+/// How the kernel watches over a connection to a server.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Watch {
+    /// After so many seconds of silence the other machine is asked whether it is there (`TCP_KEEPIDLE`), and as often
+    /// again (`TCP_KEEPINTVL`).
+    pub(super) ask: u32,
+    /// What is not acknowledged for so many milliseconds ends the connection (`TCP_USER_TIMEOUT`); so do questions
+    /// without an answer.
+    pub(super) patience: u32,
+}
+
+/// For a health check's connection: it notices within three seconds that a machine is gone, by two questions without an
+/// answer.
+pub(super) const CHECK: Watch = Watch { ask: 1, patience: 2500 };
+/// For a client's: the checks notice first. This bounds what remains when no server is left to turn to; longer than the
+/// minute for which a slow reader at the other end may take nothing.
+pub(super) const CLIENT: Watch = Watch { ask: 15, patience: 90_000 };
+
+/// Begins to connect; the socket is writable when that has ended, and `take_error` then says how.
+///
+/// # Errors
+/// It can't even begin: no route, no more sockets.
+pub(super) fn connect(address: SocketAddr, watch: Watch) -> io::Result<TcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(family, SockType::Stream, flags, SockProtocol::Tcp)?;
+    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+    setsockopt(&socket, sockopt::KeepAlive, &true)?;
+    setsockopt(&socket, sockopt::TcpKeepIdle, &watch.ask)?;
+    setsockopt(&socket, sockopt::TcpKeepInterval, &watch.ask)?;
+    setsockopt(&socket, sockopt::TcpUserTimeout, &watch.patience)?;
+    match connect_to(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(TcpStream::from(socket)),
+        Err(error) => Err(error.into()),
+    }
+}
