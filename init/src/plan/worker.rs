@@ -4,13 +4,14 @@
 //! plan. The node key is on disk before the machine asks, and asking again with it takes no second use of a token: so a
 //! power cut anywhere leaves a machine that asks again at its next boot.
 
+use crate::balancer;
 use crate::certificates::profile::{KUBELET_CLIENT_CURRENT, of_every_node};
 use crate::certificates::{Authority, Fault, Inspected, Leaf, Request, Unix, check};
 use crate::kubernetes::kubeconfig;
 use crate::paths;
 
 use super::parts::write;
-use super::record::{Cluster, Endpoints, Node};
+use super::record::{Cluster, Node};
 use super::sight::{Entry, Sight};
 use super::{Damaged, Step, parts, state};
 
@@ -192,7 +193,7 @@ impl Found<'_> {
 
     /// Without this record the balancer knows no API server, and so nobody on this machine can ask for it.
     fn endpoints(&self) -> Option<Step> {
-        let found = match state::file(self.sight, paths::ENDPOINTS).map(Endpoints::parse) {
+        let found = match state::file(self.sight, paths::ENDPOINTS).map(balancer::parse) {
             Ok(Ok(_)) => return None,
             Ok(Err(reason)) => format!("unreadable: {reason}"),
             Err(fault) => fault.to_string(),

@@ -376,6 +376,42 @@ fn refused(why: Vec<String>) -> Stop {
 mod tests {
     use super::*;
     use crate::facts::{Pinned, sample};
+    use crate::token::SECRET;
+    use crate::words::Paint;
+
+    /// A machine that is no node yet, and what it was given.
+    fn given(role: Role, token: Option<Token>, join: &[&str]) -> InForce {
+        let join = join.iter().map(|host| (*host).to_owned()).collect();
+        let settings = Settings { role: Some(role), join, ..Settings::default() };
+        let frozen = Frozen { format: 1, settings: settings.clone(), origins: Default::default() };
+        InForce { frozen, settings, token, node: false }
+    }
+
+    #[test]
+    fn a_worker_needs_its_own_kind_of_token_and_somebody_to_ask() {
+        let seed = Seed::new([7; SECRET]);
+        let token = |joiner| Some(Token::Join(seed.join_token(joiner)));
+        let refused = [
+            given(Role::Worker, None, &["cp-1"]),
+            given(Role::Worker, Some(Token::Seed(seed.clone())), &["cp-1"]),
+            given(Role::Worker, token(Joiner::ControlPlane), &["cp-1"]),
+            given(Role::Worker, token(Joiner::Worker), &[]),
+            given(Role::ControlPlane, token(Joiner::ControlPlane), &["cp-1"]),
+        ];
+        let texts: Vec<String> = refused
+            .iter()
+            .map(|force| {
+                let stop = role(force).expect_err("it can't be what it is told to be");
+                assert_eq!(stop.exit, Exit::BadInput);
+                stop.block.text(Paint::Plain)
+            })
+            .collect();
+        insta::assert_snapshot!(texts.join("\n"));
+        let good = given(Role::Worker, token(Joiner::Worker), &["cp-1"]);
+        assert_eq!(role(&good), Ok(Some(Role::Worker)));
+        let node = InForce { node: true, ..given(Role::Worker, None, &[]) };
+        assert_eq!(role(&node), Ok(Some(Role::Worker)), "a node comes back by its key");
+    }
 
     #[test]
     fn a_node_that_waits_says_for_what_and_what_would_help() {

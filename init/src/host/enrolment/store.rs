@@ -273,3 +273,50 @@ const COLLECTION: &str = "/api/v1/namespaces/kubeboot-system/configmaps";
 fn path(name: &str) -> String {
     format!("{COLLECTION}/{name}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::api::fake::{authority, client, serve};
+
+    #[test]
+    fn calls_are_what_the_api_takes_and_its_refusals_are_conflicts() {
+        let authority = authority();
+        let object = json!({"metadata": {"name": "token-00", "resourceVersion": "7"}});
+        let refused = || json!({"message": "no"});
+        let script = vec![
+            (200, object.clone()),
+            (404, refused()),
+            (200, json!({"items": [object]})),
+            (201, object.clone()),
+            (409, refused()),
+            (200, object.clone()),
+            (409, refused()),
+            (404, refused()),
+            (200, json!({"status": "Success"})),
+            (409, refused()),
+            (404, refused()),
+            (403, refused()),
+        ];
+        let (address, server) = serve(&authority, script);
+        let objects = InApi::new(Arc::new(client(&authority, &address)));
+        let call = |call: Call| objects.call(&call);
+        let delete = || Call::Delete { name: "token-00".into(), version: "7".into() };
+        let changed = Ok(Answer::Changed(object.clone()));
+        let (get, create, update) =
+            (Call::Get("token-00".into()), Call::Create(object.clone()), Call::Update(object.clone()));
+        assert_eq!(call(get.clone()), Ok(Answer::Object(Some(object.clone()))));
+        assert_eq!(call(get), Ok(Answer::Object(None)));
+        assert_eq!(call(Call::Labelled(objects::KEY, "ab".into())), Ok(Answer::List(vec![object])));
+        assert_eq!(call(create.clone()), changed);
+        assert_eq!(call(create.clone()), Ok(Answer::Conflict));
+        assert_eq!(call(update.clone()), changed);
+        assert_eq!([call(update.clone()), call(update)], [Ok(Answer::Conflict), Ok(Answer::Conflict)]);
+        assert!(matches!(call(delete()), Ok(Answer::Changed(_))));
+        assert_eq!([call(delete()), call(delete())], [Ok(Answer::Conflict), Ok(Answer::Conflict)]);
+        assert!(call(create).unwrap_err().contains("403"));
+        let asked = server.join().unwrap();
+        let distinct: Vec<&str> = [0, 2, 3, 5, 8].map(|at: usize| asked[at].as_str()).into();
+        insta::assert_snapshot!(distinct.join("\n"));
+    }
+}

@@ -1,5 +1,7 @@
 //! The real server on loopback: real sockets, real TLS, objects in memory; and who attacks it.
 
+mod real;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,9 +12,6 @@ use std::time::{Duration, Instant};
 use rustls::{ClientConnection, Connection};
 use zeroize::Zeroizing;
 
-use super::channel::{Broken, Channel, Times};
-use super::store::{Objects, Store};
-use super::{server, tls};
 use crate::certificates::{Authority, profile, sample};
 use crate::enrolment::Keys;
 use crate::enrolment::decision::{Admission, Found, NodeRecord, Origin, Site, TokenRecord};
@@ -23,11 +22,14 @@ use crate::enrolment::message::{Founded, Grant, Refusal, most};
 use crate::enrolment::server::{Issue, Setup, Taken};
 use crate::enrolment::taking::{Answer, Call};
 use crate::enrolment::tests::takings;
-use crate::enrolment::tests::world::{World, key};
+use crate::enrolment::tests::world::{World, bytes, key};
 use crate::enrolment::transcript::Exporter;
+use crate::host::enrolment::channel::{Broken, Channel, Times};
+use crate::host::enrolment::store::{Objects, Store};
+use crate::host::enrolment::{server, tls};
 use crate::host::{clock, random};
 use crate::settings::Cidr;
-use crate::token::{JoinToken, Joiner as Role, SECRET, SigningKey};
+use crate::token::{JoinToken, Joiner as Role, SECRET, Seed, SigningKey};
 
 /// How long a test waits for what must come.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -168,23 +170,30 @@ impl Running {
     }
 }
 
-/// A machine that joins there, as the real one does.
+/// A machine that joins there, as the real one does; its address comes from its number.
 fn join(address: &SocketAddr, name: &str, number: u8, token: JoinToken) -> Result<Box<Enrolled>, Failure> {
-    let channel = Channel::connect(address, tls::client().unwrap(), Times::default()).unwrap();
-    exchange(channel, name, number, token)
+    join_from(address, name, [192, 0, 2, number].into(), token)
 }
 
-fn machine(name: &str, number: u8) -> Machine {
-    let address = [192, 0, 2, number].into();
+fn join_from(address: &SocketAddr, name: &str, own: IpAddr, token: JoinToken) -> Result<Box<Enrolled>, Failure> {
+    let channel = Channel::connect(address, tls::client().unwrap(), Times::default()).unwrap();
+    exchange(channel, machine(name, own), token)
+}
+
+fn machine(name: &str, address: IpAddr) -> Machine {
     let requests = profile::of_every_node(name, address).map(|(_, request)| sample::signing_request(&request, |_| {}));
     Machine { name: name.into(), address, release: "1.37.2-4".parse().unwrap(), requests }
 }
 
-fn exchange(mut channel: Channel, name: &str, number: u8, token: JoinToken) -> Result<Box<Enrolled>, Failure> {
-    let node = key(100 + number);
+/// The node key of the machine with that name.
+fn node_key(name: &str) -> SigningKey {
+    Seed::new(bytes(name)[..SECRET].try_into().unwrap()).founding_key()
+}
+
+fn exchange(mut channel: Channel, machine: Machine, token: JoinToken) -> Result<Box<Enrolled>, Failure> {
+    let node = node_key(&machine.name);
     let credential = Credential::Token(token);
-    let (mut joiner, hello) =
-        Joiner::start(machine(name, number), credential, &node, channel.exporter(), random::bytes());
+    let (mut joiner, hello) = Joiner::start(machine, credential, &node, channel.exporter(), random::bytes());
     channel.send(&hello).unwrap();
     loop {
         let step = match channel.receive(joiner.most()) {
@@ -213,7 +222,7 @@ fn a_machine_joins_over_the_network_and_is_on_record() {
     assert!(line.starts_with("enrolment: 127.0.0.1: admitted worker w-1 (192.0.2.11) with token "), "{line}");
     let nodes = server.cluster.objects.0.lock().unwrap().nodes();
     let node = nodes.iter().find(|node| node.record.name == "w-1").unwrap();
-    assert!(node.enrolled && node.record.key == key(111).public());
+    assert!(node.enrolled && node.record.key == node_key("w-1").public());
     assert!(server.cluster.store.is_enrolled("w-1").unwrap() && !server.cluster.store.is_enrolled("w-2").unwrap());
 }
 
