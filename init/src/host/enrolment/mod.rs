@@ -8,4 +8,4 @@ pub mod store;
 pub mod tls;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

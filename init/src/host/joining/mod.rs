@@ -272,4 +272,6 @@ pub fn hosts_of(join: &[String]) -> Vec<Host> {
 }
 
 #[cfg(test)]
+mod real;
+#[cfg(test)]
 mod tests;

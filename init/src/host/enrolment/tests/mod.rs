@@ -1,6 +1,6 @@
 //! The real server on loopback: real sockets, real TLS, objects in memory; and who attacks it.
 
-mod real;
+pub(crate) mod real;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

@@ -17,12 +17,12 @@ use crate::plan::{self, Founder};
 use crate::settings::frozen::Frozen;
 
 /// Where the API server listens here: the machine may have one of its own.
-const API: u16 = 16443;
+pub(crate) const API: u16 = 16443;
 const ETCD: &str = "http://127.0.0.1:16379";
-const SEED: [u8; SECRET] = [5; SECRET];
+pub(crate) const SEED: [u8; SECRET] = [5; SECRET];
 
 /// A process that goes with the test.
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -38,7 +38,7 @@ fn start(program: &Path, arguments: &[String], log: &Path) -> Process {
 }
 
 /// A founder's files, from a seed that was given.
-fn found(root: &Root) -> ThisNode {
+pub(crate) fn found(root: &Root) -> ThisNode {
     for path in ["/etc/kubernetes", "/run/kubeboot", "/var"] {
         std::fs::create_dir_all(root.path(path)).unwrap();
     }
@@ -58,7 +58,7 @@ fn found(root: &Root) -> ThisNode {
 }
 
 /// etcd and an API server with the founder's keys.
-fn run_api(root: &Root, programs: &[PathBuf; 2], folder: &Path) -> [Process; 2] {
+pub(crate) fn run_api(root: &Root, programs: &[PathBuf; 2], folder: &Path) -> [Process; 2] {
     let text = |path: &str| root.path(path).display().to_string();
     let etcd = [
         format!("--data-dir={}", folder.join("etcd").display()),
@@ -90,14 +90,27 @@ fn run_api(root: &Root, programs: &[PathBuf; 2], folder: &Path) -> [Process; 2] 
 }
 
 /// The administrator's client, at the port of this test.
-fn client(root: &Root) -> Arc<Api> {
+pub(crate) fn client(root: &Root) -> Arc<Api> {
     let config = std::fs::read_to_string(root.path("/etc/kubernetes/super-admin.conf")).unwrap();
     let path = root.path("/run/kubeboot/admin.conf");
     std::fs::write(&path, config.replace(":6443", &format!(":{API}"))).unwrap();
     Arc::new(Api::from_kubeconfig(&path).unwrap())
 }
 
-fn serve(enrolment: &Arc<Enrolment>) -> SocketAddr {
+pub(crate) fn await_api(api: &Api, folder: &Path) {
+    let ready = wait::until("the API server", Duration::from_secs(120), Duration::from_millis(200), || {
+        match api.text("/readyz") {
+            Ok((200, _)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    ready.unwrap_or_else(|late| {
+        let log = std::fs::read_to_string(folder.join("kube-apiserver.log")).unwrap_or_default();
+        panic!("{late}\n{}", &log[log.len().saturating_sub(3000)..])
+    });
+}
+
+pub(crate) fn serve(enrolment: &Arc<Enrolment>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     server::start(listener, enrolment.clone(), limits(), Times::default(), Box::new(|line| println!("{line}")))
@@ -115,16 +128,7 @@ fn two_servers_behind_a_real_api_server() {
     let this = found(&root);
     let _api = run_api(&root, &[program("ETCD"), program("KUBE_APISERVER")], folder.path());
     let api = client(&root);
-    let ready = wait::until("the API server", Duration::from_secs(120), Duration::from_millis(200), || {
-        match api.text("/readyz") {
-            Ok((200, _)) => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    });
-    ready.unwrap_or_else(|late| {
-        let log = std::fs::read_to_string(folder.path().join("kube-apiserver.log")).unwrap_or_default();
-        panic!("{late}\n{}", &log[log.len().saturating_sub(3000)..])
-    });
+    await_api(&api, folder.path());
     let enrolments = [0, 1].map(|_| Arc::new(Enrolment::new(&root, &this, client(&root)).unwrap()));
     let store = Store::new(Arc::new(InApi::new(api)));
 
