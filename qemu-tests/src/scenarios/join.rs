@@ -141,15 +141,16 @@ fn use_both(kubectl: &Kubectl) -> Result<()> {
 fn pods_are_kept_from_enrolment(kubectl: &Kubectl) -> Result<()> {
     let founder = Network::address(0).to_string();
     for (node, of_pods) in [(FOUNDER, "input"), (WORKER, "forward")] {
-        let rules = || workload::on(kubectl, Some(node), &["nft", "list", "table", "inet", "kubeboot"]);
+        let rules = || workload::on(kubectl, Some(node), &["/usr/sbin/nft", "list", "table", "inet", "kubeboot"]);
         for (pod, chain) in [(format!("client-{node}"), of_pods), (format!("node-{node}"), "output")] {
             let before = dropped(&rules()?, chain);
             // With the pod's own network, and with the host's. Whether nc calls it a failure is its own affair.
             let said = kubectl.exec(&pod, &["nc", "-w", "3", &founder, &PORT.to_string()]);
+            let said = said.unwrap_or_else(|error| error.to_string());
             let after = rules()?;
             ensure!(
                 dropped(&after, chain) > before,
-                "{pod} asked for {founder}:{PORT} ({said:?}), and no rule of {node}'s chain {chain} dropped it:\n{after}"
+                "{pod} asked for {founder}:{PORT} ({said}), and no rule of {node}'s chain {chain} dropped it:\n{after}"
             );
         }
     }
@@ -158,8 +159,9 @@ fn pods_are_kept_from_enrolment(kubectl: &Kubectl) -> Result<()> {
 
 /// How many packets the rules of a chain have dropped, by what nft lists.
 fn dropped(rules: &str, chain: &str) -> u64 {
-    let rest = rules.split_once(&format!("chain {chain} {{")).map_or("", |(_, rest)| rest);
-    let rules = rest.split_once('}').map_or(rest, |(rules, _)| rules).lines();
+    let head = format!("chain {chain} {{");
+    // A rule has braces of its own; only the chain's end stands alone on its line.
+    let rules = rules.lines().skip_while(|line| line.trim() != head).take_while(|line| line.trim() != "}");
     let counted =
         rules.filter_map(|rule| rule.split_once("counter packets ")?.1.split_whitespace().next()?.parse::<u64>().ok());
     counted.sum()
@@ -202,7 +204,7 @@ mod tests {
 
     #[test]
     fn packets_are_counted_for_each_chain_alone() {
-        let rules = "table inet kubeboot {\n\tchain input {\n\t\ttype filter hook input priority -10; policy accept;\n\t\ta \
+        let rules = "table inet kubeboot {\n\tchain input {\n\t\ttype filter hook input priority -10; policy accept;\n\t\tth { 6, 17 } \
                      counter packets 2 bytes 120 drop\n\t\tb counter packets 3 bytes 9 drop\n\t}\n\tchain output {\n\t\tc \
                      counter packets 7 bytes 1 drop\n\t}\n}\n";
         assert_eq!((dropped(rules, "input"), dropped(rules, "output"), dropped(rules, "forward")), (5, 7, 0));
