@@ -194,7 +194,9 @@ fn exchange(mut channel: Channel, machine: Machine, token: JoinToken) -> Result<
     let node = node_key(&machine.name);
     let credential = Credential::Token(token);
     let (mut joiner, hello) = Joiner::start(machine, credential, &node, channel.exporter(), random::bytes());
-    channel.send(&hello).unwrap();
+    if channel.send(&hello).is_err() {
+        return Err(Failure::Ended { proven: false });
+    }
     loop {
         let step = match channel.receive(joiner.most()) {
             Ok(message) => joiner.handle(clock::unix(), &Event::Message(&message)),
@@ -202,7 +204,11 @@ fn exchange(mut channel: Channel, machine: Machine, token: JoinToken) -> Result<
             Err(_) => joiner.handle(clock::unix(), &Event::Closed),
         };
         match step {
-            Step::Send(message) => channel.send(&message).unwrap(),
+            Step::Send(message) => {
+                if channel.send(&message).is_err() {
+                    return Err(Failure::Ended { proven: true });
+                }
+            }
             Step::Enrolled(enrolled) => {
                 channel.close();
                 return Ok(enrolled);
@@ -318,11 +324,27 @@ fn a_thousand_half_open_connections_do_not_keep_an_honest_machine_out() {
         open
     });
     wait.recv().unwrap();
-    let joined = server.join("w-1", 11);
+    join_patiently(&server, "w-1", 11);
     let open = attack.join().unwrap();
-    assert!(joined.is_ok(), "{:?}", joined.err());
     assert!(open.len() > 900, "only {} connections were opened", open.len());
-    assert!(server.join("w-2", 12).is_ok());
+    // They are all still open, and in nobody's way.
+    join_patiently(&server, "w-2", 12);
+}
+
+/// Joins as a machine does: who is crowded out before it has shown anything comes again.
+fn join_patiently(server: &Running, name: &str, number: u8) {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let channel = Channel::connect(&server.address, tls::client().unwrap(), Times::default());
+        let joined = channel.map_err(|broken| format!("{broken:?}")).and_then(|channel| {
+            exchange(channel, machine(name, [192, 0, 2, number].into()), server.token.clone())
+                .map_err(|failure| format!("{failure:?}"))
+        });
+        match joined {
+            Ok(_) => return,
+            Err(why) => assert!(Instant::now() < end, "{name} did not get in: {why}"),
+        }
+    }
 }
 
 #[test]
