@@ -40,8 +40,8 @@ fn a_worker_joins(stage: &mut Stage) -> Result<()> {
     let kubectl = &founded.kubectl;
     let to_found = start.elapsed();
     let start = Instant::now();
-    let spec = worker_of(stage, &tokens, &images)?;
-    let mut worker = stage.start(spec)?;
+    let mut spec = worker_of(stage, &tokens, &images)?;
+    let mut worker = stage.start(spec.clone())?;
     let ready = await_node(kubectl, WORKER, &*worker);
     let used = ready.and_then(|()| {
         println!(
@@ -49,11 +49,29 @@ fn a_worker_joins(stage: &mut Stage) -> Result<()> {
             to_found.as_secs_f64(),
             start.elapsed().as_secs_f64()
         );
-        use_both(kubectl)
+        use_both(kubectl)?;
+        tokens_are_made_and_revoked(kubectl)
     });
     used.inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
+    let before = boot_of(kubectl, WORKER)?;
+    worker.cut_power()?;
+    spec.credentials.retain(|(name, _)| name != "kubeboot.token");
+    let mut worker = stage.start(spec)?;
+    kubectl
+        .wait_for("the worker's next boot", TO_READY, &["get", "node", WORKER, "-o", BOOT], |boot| {
+            !boot.is_empty() && boot != before
+        })
+        .with_context(|| crate::transcript::last_lines(&worker.console().text(), 30))?;
+    await_node(kubectl, WORKER, &*worker)?;
     stop(&mut *worker)?;
     stop(&mut *founded.machine)
+}
+
+/// The id of a node's boot, as its kubelet reports it.
+const BOOT: &str = "jsonpath={.status.nodeInfo.bootID}";
+
+fn boot_of(kubectl: &Kubectl, node: &str) -> Result<String> {
+    kubectl.run(&["get", "node", node, "-o", BOOT])
 }
 
 /// Everything that a cluster needs of secrets, made beforehand and offline.
@@ -134,6 +152,27 @@ fn use_both(kubectl: &Kubectl) -> Result<()> {
     let server = &view["servers"][0];
     ensure!(server["address"] == expected.as_str() && server["health"] == "healthy", "the balancer thinks: {view}");
     pods_are_kept_from_enrolment(kubectl)
+}
+
+/// On the control plane: a token is made, listed by kubeboot and kubectl without its secret, and revoked.
+fn tokens_are_made_and_revoked(kubectl: &Kubectl) -> Result<()> {
+    let token = |words: &[&str]| {
+        let command = [&["/run/kubeboot/slot/bin/kubeboot", "token"], words, &["--output", "json"]].concat();
+        workload::on(kubectl, Some(FOUNDER), &command)
+    };
+    let objects = || kubectl.run(&["get", "configmaps", "-n", "kubeboot-system", "-o", "yaml"]);
+    let made: Value = serde_json::from_str(&token(&["create", "--uses", "2", "--ttl", "1h"])?)?;
+    let (Some(id), Some(secret)) = (made["id"].as_str(), made["token"].as_str()) else {
+        anyhow::bail!("token create answered: {made}");
+    };
+    let (listed, kept) = (token(&["list"])?, objects()?);
+    ensure!(listed.contains(id), "token {id} is not in the list: {listed}");
+    ensure!(kept.contains(&format!("token-{id}")) && kept.contains(&format!("node-{WORKER}")), "kubectl lists: {kept}");
+    ensure!(!listed.contains(secret) && !kept.contains(secret), "the token itself was kept");
+    token(&["revoke", id])?;
+    let (listed, kept) = (token(&["list"])?, objects()?);
+    ensure!(!listed.contains(id) && !kept.contains(&format!("token-{id}")), "token {id} is still there: {listed}");
+    Ok(())
 }
 
 /// Pods of both kinds, on both machines, ask for the port of enrolment; the rules that drop this count it. The worker,
