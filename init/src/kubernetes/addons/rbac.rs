@@ -13,16 +13,15 @@ pub fn objects() -> Vec<Value> {
         // kubeadm's; operators' certificates are of this group too.
         binding("kubeadm:cluster-admins", "cluster-admin", &group("kubeadm:cluster-admins")),
         binding("kubeboot:kube-apiserver", "system:kubelet-api-admin", &user("kube-apiserver-kubelet-client")),
+        // flanneld is its node to the API server, so that NodeRestriction holds it to that node: it writes no other, and of
+        // its own neither taints nor restricted labels. What it reads beside is how to reach the others.
         json!({
             "apiVersion": format!("{API}/v1"),
             "kind": "ClusterRole",
             "metadata": {"name": "kubeboot:flannel"},
-            "rules": [
-                {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
-                {"apiGroups": [""], "resources": ["nodes", "nodes/status"], "verbs": ["patch"]},
-            ],
+            "rules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}],
         }),
-        binding("kubeboot:flannel", "kubeboot:flannel", &group("kubeboot:flannel")),
+        binding("kubeboot:flannel", "kubeboot:flannel", &group("system:nodes")),
         // A worker's balancer follows the API servers, which are no secret: every pod gets their Service's address.
         json!({
             "apiVersion": format!("{API}/v1"),
