@@ -61,7 +61,15 @@ func podNetworkMissing(ctx context.Context, client kubernetes.Interface, node st
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	found, err := client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
-	return missing(found, err, node)
+	if waiting := missing(found, err, node); waiting != "" {
+		return waiting
+	}
+	// Every node may read itself; of the others flannel's code reads all, and a new cluster's agent permits that first.
+	_, err = client.CoreV1().Nodes().List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
+		return fmt.Sprintf("the API server does not list the nodes: %v", err)
+	}
+	return ""
 }
 
 // missing is podNetworkMissing's rule.
