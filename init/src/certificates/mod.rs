@@ -5,7 +5,6 @@
 //! and documents fit. What differs: ECDSA P-256 everywhere, random 128-bit serials, a certificate authority of its own
 //! for what kubelets serve with (else a kubelet could pose as an API server), and node certificates of seven days.
 
-pub mod approval;
 pub mod check;
 pub mod expiry;
 pub mod operators;

@@ -219,11 +219,6 @@ const CONTROL_PLANE: u64 = 365 * DAY;
 /// Life of a certificate that every node has, in seconds.
 const NODE: u64 = 7 * DAY;
 
-/// The kubelet's own renewals land beside this file; `kubelet-client-current.pem` is a symbolic link to the newest.
-pub const KUBELET_CLIENT: &str = "/var/lib/kubelet/pki/kubelet-client-kubeboot.pem";
-/// The name that the kubelet's kubeconfig refers to (`k8s.io/client-go/util/certificate`, file store: it has to be a
-/// symbolic link, or the kubelet fails to renew).
-pub const KUBELET_CLIENT_CURRENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// What the kubelet serves with, `tlsCertFile`.
 pub const KUBELET_SERVING: Form =
     Form::Pair { certificate: "/var/lib/kubelet/pki/kubelet.crt", key: "/var/lib/kubelet/pki/kubelet.key" };
@@ -307,7 +302,7 @@ impl Leaf {
             Leaf::SuperAdmin => Form::Kubeconfig { path: "/etc/kubernetes/super-admin.conf" },
             Leaf::ControllerManager => Form::Kubeconfig { path: "/etc/kubernetes/controller-manager.conf" },
             Leaf::Scheduler => Form::Kubeconfig { path: "/etc/kubernetes/scheduler.conf" },
-            Leaf::KubeletClient => Form::Joined { path: KUBELET_CLIENT },
+            Leaf::KubeletClient => Form::Joined { path: "/var/lib/kubelet/pki/kubelet-client-current.pem" },
             Leaf::KubeletServing => KUBELET_SERVING,
             Leaf::KubeProxy => Form::Joined { path: "/etc/kubernetes/pki/kube-proxy.pem" },
             Leaf::Flannel => Form::Joined { path: "/etc/kubernetes/pki/flannel.pem" },
@@ -367,7 +362,7 @@ fn client(authority: Authority, common_name: &str, organization: Option<&str>, l
     }
 }
 
-pub(super) fn kubelet_client(node: &str) -> Request {
+fn kubelet_client(node: &str) -> Request {
     client(Authority::Cluster, &format!("system:node:{node}"), Some("system:nodes"), NODE)
 }
 

@@ -17,8 +17,6 @@ use crate::kubernetes::addons;
 use crate::paths;
 use crate::timeline::{Outcome, What};
 
-/// How often kubelets' certificate requests are looked for: they renew days before they must.
-const APPROVE: Duration = Duration::from_secs(20);
 /// How often add-ons and labels are compared with what is wanted.
 const RECONCILE: Duration = Duration::from_secs(300);
 /// How often certificates are looked at: the shortest-lived is due for two days before it ends.
@@ -66,7 +64,6 @@ enum Duty {
     AddOns,
     Enrolment,
     Labels,
-    Approvals,
     Renewals,
     /// Of a worker: where the API servers are, for the balancer.
     Endpoints,
@@ -74,13 +71,8 @@ enum Duty {
 
 /// A control plane's duties in the order in which they are first done. Permissions and add-ons come first: others wait for
 /// them.
-const CONTROL_PLANE: &[(Duty, Duration)] = &[
-    (Duty::AddOns, RECONCILE),
-    (Duty::Enrolment, RECONCILE),
-    (Duty::Labels, RECONCILE),
-    (Duty::Approvals, APPROVE),
-    (Duty::Renewals, RENEW),
-];
+const CONTROL_PLANE: &[(Duty, Duration)] =
+    &[(Duty::AddOns, RECONCILE), (Duty::Enrolment, RECONCILE), (Duty::Labels, RECONCILE), (Duty::Renewals, RENEW)];
 /// A worker's duties. What it may change of the cluster's objects its kubelet does.
 const WORKER: &[(Duty, Duration)] = &[(Duty::Endpoints, ENDPOINTS), (Duty::Renewals, RENEW)];
 
@@ -185,14 +177,16 @@ impl<'a> Agent<'a> {
         systemd::status("waiting for the API server");
         let mut backoff = wait::Backoff::new(RETRY_FIRST, START_LAST);
         let mut waited = false;
+        let mut renewals = clock::monotonic() + FIRST_RENEW;
         while !matches!(self.api.text("/readyz"), Ok((200, _))) {
             waited = true;
             systemd::alive();
-            // By the new time its certificate may have expired: then it is never ready.
-            if watch.was_set(clock::unix(), clock::monotonic())
-                && let Err(error) = self.renew(report)
-            {
-                eprintln!("kubeboot: {error}");
+            // With a certificate that has expired, by the new time or in the course of waiting, nobody ever says ready.
+            if watch.was_set(clock::unix(), clock::monotonic()) || clock::monotonic() >= renewals {
+                renewals = clock::monotonic() + FIRST_RENEW;
+                if let Err(error) = self.renew(report) {
+                    eprintln!("kubeboot: {error}");
+                }
             }
             self.find_servers();
             backoff.pause();
@@ -244,12 +238,6 @@ impl<'a> Agent<'a> {
             Duty::AddOns => self.add_ons(report).map_err(words),
             Duty::Labels => reconcile::node_labels(&self.api, &self.this.node.name, &self.this.settings).map_err(words),
             Duty::Enrolment => self.enrolment(),
-            Duty::Approvals => {
-                for ruling in reconcile::kubelet_requests(&self.api, |node| self.is_node(node)).map_err(words)? {
-                    println!("{ruling}");
-                }
-                Ok(true)
-            }
             Duty::Renewals => self.renew(report),
             Duty::Endpoints => self.endpoints().map(|()| true),
         }
@@ -267,16 +255,6 @@ impl<'a> Agent<'a> {
         println!("machines with a token are taken in on port {}", crate::host::enrolment::server::PORT);
         self.enrolment = Some(enrolment);
         Ok(true)
-    }
-
-    /// Whether a kubelet's request of that name is this cluster's to rule on.
-    fn is_node(&self, name: &str) -> bool {
-        let enrolled = self.enrolment.as_ref().map(|enrolment| enrolment.store.is_enrolled(name));
-        name == self.this.node.name
-            || enrolled.transpose().unwrap_or_else(|error| {
-                eprintln!("kubeboot: {error}. The request of {name} waits");
-                None
-            }) == Some(true)
     }
 
     fn endpoints(&mut self) -> Result<(), String> {
@@ -337,10 +315,12 @@ impl<'a> Agent<'a> {
         if renewed.kubelet
             && let Err(error) = systemd::restart_if_running("kubelet.service")
         {
-            eprintln!("kubeboot: the kubelet was not started again: {error}. It ends by itself without a certificate");
+            eprintln!(
+                "kubeboot: the kubelet was not started again: {error}. It looks at its certificate every 5 minutes"
+            );
         }
-        if !renewed.words.is_empty() || !self.this.is_control_plane() {
-            // Its own certificate may be among them; a worker's is the kubelet's, which renews that by itself.
+        if !renewed.words.is_empty() {
+            // Its own certificate may be among them.
             self.api = self.this.api(self.root).map_err(|error| error.to_string())?;
             if let Some(enrolment) = &self.enrolment {
                 enrolment.renew(Arc::new(self.this.api(self.root).map_err(|error| error.to_string())?));

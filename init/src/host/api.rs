@@ -208,7 +208,7 @@ impl Api {
         self.json("PATCH", path, request.send(patch.to_string().as_bytes()))
     }
 
-    /// PUT of a whole object, such as a CSR's approval.
+    /// PUT of a whole object in place of the version that it names.
     ///
     /// # Errors
     /// [`ApiError::Unreachable`], [`ApiError::Refused`].

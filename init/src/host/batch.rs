@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
@@ -43,17 +43,6 @@ impl Batch {
         file.write_all(contents)?;
         // The process's umask may have taken bits away; it can't have added any.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
-        self.staged.push(path.to_owned());
-        Ok(())
-    }
-
-    /// Stages a symbolic link.
-    ///
-    /// # Errors
-    /// As [`Batch::stage`].
-    pub fn stage_link(&mut self, path: &Path, target: &str) -> io::Result<()> {
-        let temporary = self.clear(path)?;
-        symlink(target, temporary)?;
         self.staged.push(path.to_owned());
         Ok(())
     }

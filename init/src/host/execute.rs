@@ -106,7 +106,6 @@ impl<'a> Executor<'a> {
             Step::Directory { path, mode } => self.directory(path, *mode),
             Step::Mode { path, mode } => files::set_mode(&self.root.path(path), *mode).map_err(at(path)),
             Step::Write { path, mode, contents, .. } => self.stage(path, contents.as_bytes(), *mode),
-            Step::Link { path, target, .. } => self.batch.stage_link(&self.root.path(path), target).map_err(at(path)),
             Step::Seed => self.seed(),
             Step::Identity => self.identity(),
             Step::Cluster => self.cluster(),

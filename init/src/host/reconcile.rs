@@ -1,4 +1,4 @@
-//! Makes the cluster's objects what they should be: add-ons, the node's labels, kubelets' certificates.
+//! Makes the cluster's objects what they should be: add-ons and the node's labels.
 
 use std::net::SocketAddr;
 
@@ -6,14 +6,10 @@ use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
 use super::systemd;
-use crate::certificates::approval::{self, Ruling};
 use crate::health::node_from;
 use crate::kubernetes::addons::{self, AddOn, inventory};
 use crate::kubernetes::network;
 use crate::plan::record::Endpoints;
-
-/// Most requests of kubelets that are ruled on in one round.
-const REQUESTS: usize = 100;
 
 /// What a round of add-ons changed.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -147,37 +143,6 @@ pub fn give_up_leases(api: &Api, node: &str) -> Result<(), ApiError> {
         }
     }
     Ok(())
-}
-
-/// Rules on the requests of kubelets that wait, and gives each ruling in words.
-///
-/// # Errors
-/// The first call that fails.
-pub fn kubelet_requests(api: &Api, enrolled: impl Fn(&str) -> bool) -> Result<Vec<String>, ApiError> {
-    const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
-    let signer = approval::KUBELET_CLIENT.replace('/', "%2F");
-    let list = api.get(&format!("{PATH}?fieldSelector=spec.signerName%3D{signer}&limit={REQUESTS}"))?;
-    let mut rulings = Vec::new();
-    for request in list.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default() {
-        let name = request.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-        let (kind, message) = match approval::rule(request, &enrolled) {
-            Ruling::Leave => continue,
-            Ruling::Approve => ("Approved", "the node renews its own certificate".to_owned()),
-            Ruling::Deny(why) => ("Denied", why),
-        };
-        let mut decided = request.clone();
-        decided["apiVersion"] = json!("certificates.k8s.io/v1");
-        decided["kind"] = json!("CertificateSigningRequest");
-        decided["status"]["conditions"] =
-            json!([{"type": kind, "status": "True", "reason": "Kubeboot", "message": message}]);
-        match api.put(&format!("{PATH}/{name}/approval"), &decided) {
-            // Another control plane has ruled on it meanwhile.
-            Err(error) if error.status() == Some(409) => continue,
-            ruled => ruled?,
-        };
-        rulings.push(format!("{kind} certificate request {name}: {message}"));
-    }
-    Ok(rulings)
 }
 
 #[cfg(test)]

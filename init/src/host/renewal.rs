@@ -21,8 +21,8 @@ pub struct Renewed {
     pub words: Vec<String>,
     /// Operators' certificates to publish again.
     pub operators: Vec<What>,
-    /// Whether the kubelet's own client certificate is among them. It renews that itself, so it had expired: a kubelet
-    /// that runs with it reaches nothing, and reads another only when it starts.
+    /// Whether the kubelet's client certificate is among them. A kubelet looks at it every five minutes only; where it had
+    /// expired nothing would work until then.
     pub kubelet: bool,
 }
 
@@ -56,8 +56,7 @@ fn words(steps: &[Step]) -> Vec<String> {
     steps.iter().filter(|step| **step != Step::Flush).map(|step| format!("{step} ({})", step.because())).collect()
 }
 
-/// A worker asks a control plane for what is due, by its node key. The kubelet renews its client certificate itself, unless
-/// that has expired.
+/// A worker asks a control plane for what is due, by its node key.
 fn renew_worker(root: &Root, this: &ThisNode) -> Result<Renewed, String> {
     let _lock = founder::lock(root).map_err(|error| Unfinished::Lock(error).to_string())?;
     let worker = as_worker(this);

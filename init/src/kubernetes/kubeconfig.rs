@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use crate::certificates::Leaf;
+use crate::certificates::{Authority, Leaf};
 
 /// The name under which every kubeconfig of this cluster knows it, kubeadm's.
 const CLUSTER: &str = "kubernetes";
@@ -69,17 +69,23 @@ pub fn taken_apart(text: &[u8], leaf: Leaf, server: &str, ca: &[u8]) -> Result<(
 }
 
 /// A kubeconfig that refers to files, so that what renews them need not touch it, and clients reload them. No secret.
-pub fn by_reference(leaf: Leaf, server: &str, ca: &str, certificate_and_key: &str) -> String {
+fn by_reference(leaf: Leaf, server: &str, ca: &str, certificate_and_key: &str) -> String {
     format!(
         "{}    client-certificate: {certificate_and_key}\n    client-key: {certificate_and_key}\n",
         head(server, &format!("certificate-authority: {ca}"), user(leaf))
     )
 }
 
-/// [`by_reference`] for a worker's programs, which reach the API servers through the balancer.
-pub fn through_balancer(leaf: Leaf, ca: &str, certificate_and_key: &str) -> String {
-    let server = format!("{BALANCER}\n    tls-server-name: {SERVER_NAME}");
-    by_reference(leaf, &server, ca, certificate_and_key)
+/// The server of a worker's programs, which reach the API servers through the balancer; for [`of_node`].
+pub fn through_balancer() -> String {
+    format!("{BALANCER}\n    tls-server-name: {SERVER_NAME}")
+}
+
+/// The kubeconfigs of a node's programs: whose, where, and what is in it. They refer to files.
+pub fn of_node(server: &str) -> [(Leaf, &'static str, String); 3] {
+    [(Leaf::KubeletClient, KUBELET), (Leaf::KubeProxy, KUBE_PROXY), (Leaf::Flannel, FLANNEL)].map(|(leaf, path)| {
+        (leaf, path, by_reference(leaf, server, Authority::Cluster.certificate(), leaf.form().certificate()))
+    })
 }
 
 fn head(server: &str, authority: &str, user: &str) -> String {
@@ -125,11 +131,8 @@ mod tests {
 
     #[test]
     fn a_worker_asks_its_balancer_and_expects_an_api_server() {
-        insta::assert_snapshot!(through_balancer(
-            Leaf::KubeletClient,
-            "/etc/kubernetes/pki/ca.crt",
-            "/var/lib/kubelet/pki/kubelet-client-current.pem"
-        ));
+        let [(_, _, of_the_kubelet), ..] = of_node(&through_balancer());
+        insta::assert_snapshot!(of_the_kubelet);
     }
 
     #[test]

@@ -82,7 +82,10 @@ fn config(site: &Site<'_>) -> Value {
         "tlsPrivateKeyFile": files[0],
         "tlsCipherSuites": CIPHER_SUITES,
         "tlsMinVersion": "VersionTLS12",
-        "rotateCertificates": true,
+        // kubeboot renews this node's certificates, all in one way, by what the node can prove: its keys on a control plane,
+        // its node key on a worker. A request by an old certificate alone is approved to nobody: it would let a machine that
+        // was removed renew for as long as another has its name.
+        "rotateCertificates": false,
         "seccompDefault": true,
         "podPidsLimit": 4096,
         "streamingConnectionIdleTimeout": "4h0m0s",

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::certificates::profile::KUBELET_CLIENT_CURRENT;
 use crate::certificates::{Authority, Fault, Inspected, Leaf, OperatorKey, Subject, Unix, check, operators};
 use crate::kubernetes::{self, encryption, kubeconfig};
 use crate::paths;
@@ -104,7 +103,6 @@ impl Founder {
             SERVICE_ACCOUNT_KEY,
             SERVICE_ACCOUNT_PUBLIC_KEY,
             encryption::PATH,
-            KUBELET_CLIENT_CURRENT,
         ]
         .map(str::to_owned)
         .into();
@@ -156,19 +154,9 @@ impl Founder {
 
     /// Kubeconfigs that refer to files, with their contents.
     fn kubeconfigs(&self) -> Vec<(&'static str, String)> {
-        let server = kubernetes::server(self.node.address);
         let leaves = self.leaves();
-        [
-            (Leaf::KubeletClient, kubeconfig::KUBELET, KUBELET_CLIENT_CURRENT),
-            (Leaf::KubeProxy, kubeconfig::KUBE_PROXY, Leaf::KubeProxy.form().certificate()),
-            (Leaf::Flannel, kubeconfig::FLANNEL, Leaf::Flannel.form().certificate()),
-        ]
-        .into_iter()
-        .filter(|(leaf, ..)| leaves.contains(leaf))
-        .map(|(leaf, path, pair)| {
-            (path, kubeconfig::by_reference(leaf, &server, Authority::Cluster.certificate(), pair))
-        })
-        .collect()
+        let all = kubeconfig::of_node(&kubernetes::server(self.node.address));
+        all.into_iter().filter(|(leaf, ..)| leaves.contains(leaf)).map(|(_, path, text)| (path, text)).collect()
     }
 }
 
@@ -366,11 +354,7 @@ impl Found<'_> {
                 None => Err(Fault::Missing),
             };
             let Err(fault) = verdict else { continue };
-            let because = fault.to_string();
-            steps.push(Step::Issue { leaf, request, because: because.clone() });
-            if leaf == Leaf::KubeletClient {
-                steps.push(parts::kubelet_link(because));
-            }
+            steps.push(Step::Issue { leaf, request, because: fault.to_string() });
         }
         steps
     }

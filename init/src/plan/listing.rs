@@ -1,7 +1,6 @@
 //! The certificates of a node as a list: what `kubeboot status` shows, and what the agent's timer goes by.
 
 use crate::certificates::expiry::Listed;
-use crate::certificates::profile::KUBELET_CLIENT_CURRENT;
 use crate::certificates::{Authority, Fault, Inspected, Leaf, Unix, check};
 use crate::kubernetes::{self, kubeconfig};
 
@@ -14,7 +13,7 @@ use super::worker::{AUTHORITIES, Worker};
 pub fn certificates(founder: &Founder, sight: &Sight, now: Unix) -> Vec<Listed> {
     let authorities = Authority::ALL.into_iter().map(|authority| known(authority, sight, now));
     let leaves = founder.leaves().into_iter().map(|leaf| {
-        let path = place(leaf);
+        let path = leaf.form().certificate();
         listed(leaf.name(), path, certificate(founder, sight, leaf, path), false, now)
     });
     let operators = founder.operators().into_iter().map(|key| {
@@ -28,7 +27,7 @@ pub fn certificates(founder: &Founder, sight: &Sight, now: Unix) -> Vec<Listed> 
 pub fn certificates_of_worker(worker: &Worker, sight: &Sight, now: Unix) -> Vec<Listed> {
     let authorities = AUTHORITIES.into_iter().map(|authority| known(authority, sight, now));
     let leaves = worker.leaves().into_iter().map(|(leaf, _)| {
-        let path = place(leaf);
+        let path = leaf.form().certificate();
         listed(leaf.name(), path, state::file(sight, path).and_then(check::inspect), false, now)
     });
     authorities.chain(leaves).collect()
@@ -37,11 +36,6 @@ pub fn certificates_of_worker(worker: &Worker, sight: &Sight, now: Unix) -> Vec<
 fn known(authority: Authority, sight: &Sight, now: Unix) -> Listed {
     let path = authority.certificate();
     listed(authority.common_name(), path, state::file(sight, path).and_then(check::inspect), true, now)
-}
-
-/// The file that holds the certificate in use.
-fn place(leaf: Leaf) -> &'static str {
-    if leaf == Leaf::KubeletClient { KUBELET_CLIENT_CURRENT } else { leaf.form().certificate() }
 }
 
 fn certificate(founder: &Founder, sight: &Sight, leaf: Leaf, path: &str) -> Result<Inspected, Fault> {

@@ -59,15 +59,6 @@ pub enum Step {
         /// Why.
         because: String,
     },
-    /// Make a symbolic link, or turn it to another target.
-    Link {
-        /// The link.
-        path: String,
-        /// What it says.
-        target: String,
-        /// Why.
-        because: String,
-    },
     /// Make the seed of a cluster whose founder was given none.
     Seed,
     /// Make the cluster's identity key.
@@ -147,7 +138,6 @@ impl Step {
         match self {
             Step::Remove { because, .. }
             | Step::Write { because, .. }
-            | Step::Link { because, .. }
             | Step::Authority { because, .. }
             | Step::ServiceAccountKey { because }
             | Step::ServiceAccountPublicKey { because }
@@ -172,7 +162,6 @@ impl fmt::Display for Step {
             Step::Directory { path, mode } => write!(f, "directory {path}, mode {mode:04o}"),
             Step::Mode { path, mode } => write!(f, "mode {mode:04o} for {path}"),
             Step::Write { path, .. } => write!(f, "write {path}"),
-            Step::Link { path, target, .. } => write!(f, "link {path} to {target}"),
             Step::Seed => f.write_str("make the cluster's seed"),
             Step::Identity => f.write_str("make the cluster's identity key"),
             Step::Cluster => f.write_str("found the cluster: id and certified identity"),

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use crate::certificates::profile::{KUBELET_CLIENT, KUBELET_CLIENT_CURRENT};
 use crate::paths::{self, temporary_beside};
 
 use super::record::Node;
@@ -54,12 +53,6 @@ pub fn kubeconfigs(sight: &Sight, wanted: Vec<(&'static str, String)>) -> Vec<St
         write(path, 0o600, contents, because.to_owned())
     };
     wanted.into_iter().filter(differs).map(step).collect()
-}
-
-/// Leads the kubelet's link to the certificate that was just issued.
-pub fn kubelet_link(because: String) -> Step {
-    let target = Path::new(KUBELET_CLIENT).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Step::Link { path: KUBELET_CLIENT_CURRENT.to_owned(), target, because }
 }
 
 /// The step that writes a file.

@@ -3,7 +3,6 @@
 use zeroize::Zeroizing;
 
 use crate::certificates::check::{self, Fault, Inspected};
-use crate::certificates::profile::KUBELET_CLIENT_CURRENT;
 use crate::certificates::{Authority, Form, Leaf, OperatorKey, Request, Unix};
 use crate::kubernetes::{encryption, kubeconfig};
 
@@ -26,11 +25,6 @@ pub fn leaf(
     let (certificate, key) = match which.form() {
         Form::Pair { certificate, key } => (file(sight, certificate)?.to_vec(), secret(file(sight, key)?)),
         Form::Joined { path } => {
-            // The kubelet renews its own certificate, and leads a link to the newest.
-            let path = if which == Leaf::KubeletClient { KUBELET_CLIENT_CURRENT } else { path };
-            if which == Leaf::KubeletClient && matches!(sight.at(path), Entry::File { .. }) {
-                return Err(Fault::Unreadable("a file where the kubelet needs a symbolic link".to_owned()));
-            }
             let joined = file(sight, path)?;
             (joined.to_vec(), secret(joined))
         }
@@ -44,11 +38,7 @@ pub fn leaf(
     if check::public_half(&key)? != inspected.public_key {
         return Err(Fault::WrongKey);
     }
-    match check::leaf(&inspected, authority, request, now) {
-        // Due is the kubelet's own business: it asks for its next certificate itself while it runs.
-        Err(Fault::Due) if which == Leaf::KubeletClient => Ok(()),
-        verdict => verdict,
-    }
+    check::leaf(&inspected, authority, request, now)
 }
 
 /// Judges an operator's certificate.

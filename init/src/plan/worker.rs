@@ -5,7 +5,7 @@
 //! power cut anywhere leaves a machine that asks again at its next boot.
 
 use crate::balancer;
-use crate::certificates::profile::{KUBELET_CLIENT_CURRENT, of_every_node};
+use crate::certificates::profile::of_every_node;
 use crate::certificates::{Authority, Fault, Inspected, Leaf, Request, Unix, check};
 use crate::kubernetes::kubeconfig;
 use crate::paths;
@@ -79,9 +79,7 @@ impl Worker {
     /// Every path that the plan wants to know of.
     pub fn paths(&self) -> Vec<String> {
         let mut files: Vec<String> =
-            [paths::CLUSTER, paths::NODE, paths::NODE_KEY, paths::ENDPOINTS, paths::FROZEN, KUBELET_CLIENT_CURRENT]
-                .map(str::to_owned)
-                .into();
+            [paths::CLUSTER, paths::NODE, paths::NODE_KEY, paths::ENDPOINTS, paths::FROZEN].map(str::to_owned).into();
         files.extend(AUTHORITIES.map(|authority| authority.certificate().to_owned()));
         files.extend(self.leaves().iter().flat_map(|(leaf, _)| leaf.form().paths()).map(str::to_owned));
         files.extend(kubeconfigs().into_iter().map(|(path, _)| path.to_owned()));
@@ -99,14 +97,7 @@ impl Worker {
 
 /// Kubeconfigs that refer to files, with their contents. All go through the balancer.
 fn kubeconfigs() -> Vec<(&'static str, String)> {
-    [
-        (Leaf::KubeletClient, kubeconfig::KUBELET, KUBELET_CLIENT_CURRENT),
-        (Leaf::KubeProxy, kubeconfig::KUBE_PROXY, Leaf::KubeProxy.form().certificate()),
-        (Leaf::Flannel, kubeconfig::FLANNEL, Leaf::Flannel.form().certificate()),
-    ]
-    .into_iter()
-    .map(|(leaf, path, pair)| (path, kubeconfig::through_balancer(leaf, Authority::Cluster.certificate(), pair)))
-    .collect()
+    kubeconfig::of_node(&kubeconfig::through_balancer()).map(|(_, path, text)| (path, text)).into()
 }
 
 /// Whether the machine has joined: from then on it comes back by its node key, and never again by a token.
@@ -175,8 +166,7 @@ impl Found<'_> {
     /// What a control plane has to be asked for.
     fn enrolment(&self, when: When) -> Result<Vec<Step>, Damaged> {
         if !self.joined {
-            let because = NEW.to_owned();
-            return Ok(vec![Step::Join { because: because.clone() }, parts::kubelet_link(because)]);
+            return Ok(vec![Step::Join { because: NEW.to_owned() }]);
         }
         self.cluster()?;
         let faults = self.faults(when)?;
@@ -186,9 +176,7 @@ impl Found<'_> {
             true => first.to_string(),
             false => faults.iter().map(|(leaf, fault)| format!("{leaf}: {fault}")).collect::<Vec<_>>().join(", "),
         };
-        let leaves: Vec<Leaf> = faults.iter().map(|(leaf, _)| *leaf).collect();
-        let link = leaves.contains(&Leaf::KubeletClient).then(|| parts::kubelet_link(because.clone()));
-        Ok([Step::Return { leaves, because }].into_iter().chain(link).collect())
+        Ok(vec![Step::Return { leaves: faults.iter().map(|(leaf, _)| *leaf).collect(), because }])
     }
 
     /// Without this record the balancer knows no API server, and so nobody on this machine can ask for it.

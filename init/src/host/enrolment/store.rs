@@ -164,14 +164,6 @@ impl Store {
         self.object(&objects::node_name(name))?.as_ref().map(NodeObject::read).transpose()
     }
 
-    /// Whether a node of that name is taken in.
-    ///
-    /// # Errors
-    /// A call, or a damaged object; in words.
-    pub fn is_enrolled(&self, name: &str) -> Result<bool, String> {
-        Ok(rfc1123_problem(name).is_none() && self.node(name)?.is_some_and(|node| node.enrolled))
-    }
-
     /// Puts a node on record that came without a token: the founder.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::certificates::DAY;
+use crate::certificates::{DAY, Leaf};
 use crate::kubernetes::sample;
 use crate::plan::record::{Cluster, Node};
 use crate::settings::frozen::Frozen;
@@ -254,8 +254,8 @@ fn node_certificates_are_renewed_in_time_and_authorities_never() {
             .collect()
     };
     assert_eq!(issued(NOW + 4 * DAY), [] as [String; 0]);
-    // The kubelet renews its own client certificate while it runs.
-    let due = ["kubelet-serving", "kube-proxy", "flannel"].map(|name| format!("{name}: due for renewal"));
+    let due = ["kubelet-client", "kubelet-serving", "kube-proxy", "flannel"];
+    let due = due.map(|name| format!("{name}: due for renewal"));
     assert_eq!(issued(NOW + 5 * DAY), due);
     assert!(issued(NOW + 8 * DAY).contains(&"kubelet-client: expired".to_owned()));
     assert!(issued(NOW + 21 * DAY).contains(&"operator: due for renewal".to_owned()));
@@ -291,29 +291,29 @@ fn a_clock_that_a_time_server_sets_back_leaves_a_cluster_that_works() {
     stamp(&root, NOW - 90 * DAY);
     found(&root, NOW + 60 * DAY);
     let steps = planned(&root, NOW).unwrap();
-    let again =
-        |step: &Step| matches!(step, Step::Issue { .. } | Step::Link { .. } | Step::Operator { .. } | Step::Flush);
+    let again = |step: &Step| matches!(step, Step::Issue { .. } | Step::Operator { .. } | Step::Flush);
     assert!(!steps.is_empty() && steps.iter().all(again), "{steps:?}");
     found(&root, NOW);
 }
 
 #[test]
-fn the_kubelets_own_certificate_is_kept_and_a_broken_link_to_it_is_not() {
+fn the_kubelets_certificate_is_renewed_when_it_is_due_as_every_other_and_a_link_in_its_place_becomes_a_file() {
     let (_folder, root) = machine();
     found(&root, NOW);
-    let link = root.path(crate::certificates::profile::KUBELET_CLIENT_CURRENT);
-    let own = link.with_file_name("kubelet-client-2027-01-15-08-00-00.pem");
-    std::fs::copy(&link, &own).unwrap();
-    std::fs::remove_file(&link).unwrap();
-    std::os::unix::fs::symlink(&own, &link).unwrap();
-    std::fs::remove_file(root.path(crate::certificates::profile::KUBELET_CLIENT)).unwrap();
-    assert_eq!(planned(&root, NOW).unwrap(), [], "the kubelet renewed its certificate itself");
-    std::fs::remove_file(&own).unwrap();
-    found(&root, NOW);
-    std::fs::copy(&link, &own).unwrap();
-    std::fs::rename(&own, &link).unwrap();
-    found(&root, NOW);
-    assert!(link.is_symlink());
+    let issued = |now: u64| {
+        let leaf = |step: &Step| matches!(step, Step::Issue { leaf, .. } if *leaf == Leaf::KubeletClient);
+        planned(&root, now).unwrap().iter().any(leaf)
+    };
+    assert!(!issued(NOW + 3 * DAY));
+    assert!(issued(NOW + 6 * DAY), "two thirds of a week are over");
+    // What an earlier version left.
+    let place = root.path(Leaf::KubeletClient.form().certificate());
+    let before = place.with_file_name("kubelet-client-kubeboot.pem");
+    std::fs::rename(&place, &before).unwrap();
+    std::os::unix::fs::symlink("kubelet-client-kubeboot.pem", &place).unwrap();
+    assert_eq!(planned(&root, NOW).unwrap(), []);
+    found(&root, NOW + 6 * DAY);
+    assert!(!place.is_symlink());
 }
 
 #[test]

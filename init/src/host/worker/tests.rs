@@ -249,7 +249,6 @@ fn a_boot_waits_for_what_is_lost_and_the_agent_asks_for_what_is_due() {
     };
     assert_eq!(asked(4, When::Due), [] as [String; 0]);
     assert_eq!(asked(5, When::Lost), [] as [String; 0]);
-    // The kubelet renews its own client certificate while it runs.
     insta::assert_snapshot!(asked(5, When::Due).join("\n"));
     insta::assert_snapshot!(asked(8, When::Lost).join("\n"));
 }

@@ -56,7 +56,7 @@ fn flags(site: &Site<'_>) -> Vec<(&'static str, String)> {
         ("cluster-signing-kubelet-client-key-file", pki("ca.key")),
         ("cluster-signing-kubelet-serving-cert-file", pki("kubelet-serving-ca.crt")),
         ("cluster-signing-kubelet-serving-key-file", pki("kubelet-serving-ca.key")),
-        // Its approver checks no names: the agent approves.
+        // Its approver checks no names. Nobody approves: nodes' certificates are renewed by kubeboot.
         ("controllers", "*,-certificatesigningrequest-approving-controller".to_owned()),
         ("flex-volume-plugin-dir", VOLUME_PLUGINS.to_owned()),
         // Each of its fifty controllers asks for a ServiceAccount and a token before the first one starts; at the

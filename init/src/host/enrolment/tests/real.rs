@@ -160,7 +160,7 @@ fn two_servers_behind_a_real_api_server() {
     assert_eq!(enrolled.grant.endpoints, ["127.0.0.1:6443".parse().unwrap()]);
     assert!(crate::settings::shared::read(&enrolled.grant.settings).is_ok());
     assert_eq!(names(&store, &mut damaged), "one w-1");
-    assert!(enrolments[1].store.is_enrolled("w-1").unwrap());
+    assert!(is_enrolled(&enrolments[1].store, "w-1"));
     assert!(join(&addresses[1], "w-1", 11, seed.join_token(Role::Worker)).is_ok(), "again, through the other");
     let taken = join(&addresses[1], "one", 12, seed.join_token(Role::Worker));
     assert!(matches!(taken, Err(Failure::Refused { refusal: Refusal::NameTaken, .. })));
