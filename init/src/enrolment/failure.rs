@@ -2,6 +2,7 @@
 
 use super::decision::KUBELET_OLDER;
 use super::message::{Purpose, Refusal, Versions};
+use super::objects::{NAMESPACE, node_name};
 use super::reason::{role, span};
 use super::wire::Malformed;
 use crate::certificates::Unix;
@@ -100,11 +101,14 @@ const TRY_AGAIN: &str = "none needed: it is tried again by itself";
 
 impl Failure {
     /// Whether trying again by itself may help, so that a machine goes on waiting for its cluster: a clock is set, a name
-    /// becomes free. What an impostor says never ends the waiting: it would be a way to keep machines out.
+    /// or an address becomes free, control planes are upgraded. What an impostor says never ends the waiting: it would be a way to keep machines out.
     pub fn may_pass(&self) -> bool {
         match self {
             Failure::Refused { refusal, .. } => {
-                matches!(refusal, Refusal::Busy | Refusal::Clock | Refusal::NameTaken)
+                matches!(
+                    refusal,
+                    Refusal::Busy | Refusal::Clock | Refusal::NameTaken | Refusal::Address | Refusal::Skew { .. }
+                )
             }
             Failure::NotAdmitted { refusal } => *refusal == Refusal::Busy,
             Failure::Own(_) | Failure::TokenKind { .. } => false,
@@ -156,7 +160,10 @@ fn refused(refusal: Refusal, ours: Unix, theirs: Unix, about: &Context<'_>) -> T
             format!("the cluster has another machine with the name {name}"),
             &[
                 "give this machine another name with kubeboot.name=",
-                &format!("or, if the other one is gone for good, take it out with: kubeboot node remove {name}"),
+                &format!(
+                    "or, if the other one is gone for good, take it out with: kubectl -n {NAMESPACE} delete configmap {}",
+                    node_name(name)
+                ),
             ],
         ),
         Refusal::OtherNode => text(
@@ -179,7 +186,7 @@ fn refused(refusal: Refusal, ours: Unix, theirs: Unix, about: &Context<'_>) -> T
                 "the control plane at {} finds this machine's request not what it may ask for; its log says why",
                 about.server
             ),
-            &["compare the releases of both; read the log there with: kubeboot logs"],
+            &["compare the releases of both; read the journal of kubeboot-agent there"],
         ),
         Refusal::Busy => text(format!("the control plane at {} is busy", about.server), &[TRY_AGAIN]),
         Refusal::OtherCluster | Refusal::Versions(_) => unproven(refusal, about),
@@ -233,7 +240,7 @@ fn not_admitted(refusal: Refusal) -> Text {
             "this ssh key is no operator's of the cluster",
             &[
                 "use the key that the cluster was founded with (ssh-add -l lists the agent's)",
-                "or ask an operator to add yours with: kubeboot operator add",
+                "or start a control plane with yours: kubeboot.operator=",
             ],
         ),
         Refusal::Busy => text("the control plane is busy", &["try again in a moment"]),
@@ -294,7 +301,7 @@ fn broken(failure: &Failure, about: &Context<'_>) -> Text {
         }
         Failure::BadGrant(why) => text(
             format!("the control plane at {server} sent what this machine can't use: {why}"),
-            &["compare the clocks and the releases of both; read the log there with: kubeboot logs"],
+            &["compare the clocks and the releases of both; read the journal of kubeboot-agent there"],
         ),
         Failure::Own(malformed) => text(
             format!("this machine's own request can't be sent: {malformed}"),

@@ -31,12 +31,17 @@ impl Stop {
         json!({"command": command, "exit": self.exit.code(), "what": what, "why": why, "state": state, "fix": fix})
     }
 
-    /// Something that can't be made again is missing or damaged.
+    /// Something that can't be made again is missing or damaged, or by this clock not valid yet.
     pub fn damaged(why: &Damaged) -> Self {
+        let (exit, what) = match why {
+            // A clock is set, by a time server perhaps a moment later: the boot is tried again.
+            Damaged::Clock { .. } => (Exit::Preflight, "This machine's clock is behind its cluster's certificates"),
+            _ => (Exit::Damaged, "Something that this node needs is damaged"),
+        };
         Stop {
-            exit: Exit::Damaged,
+            exit,
             block: Block {
-                what: "Something that this node needs is damaged".to_owned(),
+                what: what.to_owned(),
                 why: vec![why.to_string()],
                 state: "Nothing was changed.".to_owned(),
                 fix: why.fix(),
@@ -277,5 +282,6 @@ mod tests {
         insta::assert_snapshot!(advised(&root, &stop.block).text(Paint::Plain));
         let clock = Stop::damaged(&Damaged::Clock { path: String::new(), what: String::new(), now: 0 });
         assert_eq!(advised(&root, &clock.block), clock.block);
+        assert!(clock.exit.is_tried_again() && !stop.exit.is_tried_again(), "a clock is set, damage stays");
     }
 }

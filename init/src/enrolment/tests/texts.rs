@@ -82,8 +82,12 @@ fn only_what_the_cluster_says_is_final() {
     for refusal in refusals() {
         let refused = Failure::Refused { refusal, ours: NOW, theirs: NOW };
         assert!(Failure::Unproven(refusal).may_pass());
-        let passes = matches!(refusal, Refusal::Busy | Refusal::Clock | Refusal::NameTaken);
-        assert_eq!(refused.may_pass(), passes, "{refusal:?}");
+        let stays = match refusal {
+            Refusal::Busy | Refusal::Clock | Refusal::NameTaken | Refusal::Address | Refusal::Skew { .. } => false,
+            Refusal::OtherCluster | Refusal::Versions(_) | Refusal::Malformed => true,
+            Refusal::NotAccepted | Refusal::WindowClosed | Refusal::OtherNode | Refusal::Removed => true,
+        };
+        assert_eq!(refused.may_pass(), !stays, "{refusal:?}");
     }
     assert!(Failure::Impostor(Impostor::Signature).may_pass());
     assert!(Failure::TimedOut { proven: true }.may_pass());

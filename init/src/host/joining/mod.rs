@@ -163,6 +163,8 @@ impl Asker {
     fn round(&self) -> Result<Admitted, Vec<Trouble>> {
         let mut troubles = Vec::new();
         for host in self.hosts.iter().take(HOSTS) {
+            // Each name and each exchange is bounded; all of them together may take longer than the agent's watchdog allows.
+            systemd::alive();
             let addresses = match resolve(host) {
                 Ok(addresses) => addresses,
                 Err(why) => {
@@ -171,7 +173,6 @@ impl Asker {
                 }
             };
             for address in addresses {
-                // Each exchange is bounded; all of them together may take longer than the agent's watchdog allows.
                 systemd::alive();
                 match self.exchange(&address) {
                     Ok(enrolled) => return Ok(Admitted { server: address.to_string(), enrolled }),
