@@ -4,7 +4,7 @@
 //! to go. An honest machine is through with TLS and has shown a fingerprint long before its turn comes; who opens
 //! connections and says nothing crowds out only his like.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ pub enum Arrival {
     },
     /// Its source opens connections too fast.
     TooFast,
-    /// Everybody who is here has been accepted.
+    /// Everybody who is here has been accepted; or as many as may be here have had to go and have not ended yet.
     Full,
 }
 
@@ -90,13 +90,16 @@ pub struct Gate {
     limits: Limits,
     next: Id,
     here: BTreeMap<Id, (Source, Stage)>,
+    /// Who had to go while something may have been done for it in the cluster, which ends in its own time. Who had shown
+    /// less waits for a message, and ends at once.
+    going: BTreeSet<Id>,
     allowances: BTreeMap<Source, Allowance>,
 }
 
 impl Gate {
     /// Nobody is here.
     pub fn new(limits: Limits) -> Self {
-        Gate { limits, next: 0, here: BTreeMap::new(), allowances: BTreeMap::new() }
+        Gate { limits, next: 0, here: BTreeMap::new(), going: BTreeSet::new(), allowances: BTreeMap::new() }
     }
 
     /// How many are here.
@@ -110,6 +113,9 @@ impl Gate {
         if !self.allow(now, source) {
             return Arrival::TooFast;
         }
+        if self.going.len() >= self.limits.all {
+            return Arrival::Full;
+        }
         let of_one = self.here.values().filter(|(other, _)| *other == source).count();
         let dropped = if of_one >= self.limits.of_one {
             self.least(|other| other == source)
@@ -121,7 +127,9 @@ impl Gate {
         match dropped {
             None => Arrival::Full,
             Some(dropped) => {
-                self.here.remove(&dropped);
+                if self.here.remove(&dropped).is_some_and(|(_, stage)| stage >= Stage::Knows) {
+                    self.going.insert(dropped);
+                }
                 Arrival::Admitted { id: self.enter(source), dropped: Some(dropped) }
             }
         }
@@ -136,6 +144,7 @@ impl Gate {
     /// A connection has ended.
     pub fn leave(&mut self, id: Id) {
         self.here.remove(&id);
+        self.going.remove(&id);
     }
 
     fn enter(&mut self, source: Source) -> Id {
@@ -247,6 +256,21 @@ mod tests {
         assert_eq!([0, 0, 0, 0, 499, 500, 501].map(|now| come(now, 1)), [true, true, true, false, false, true, false]);
         assert!(come(501, 2));
         assert_eq!([9000; 4].map(|now| come(now, 1)), [true, true, true, false]);
+    }
+
+    #[test]
+    fn who_had_to_go_and_does_not_end_makes_newcomers_wait() {
+        let mut gate = Gate::new(Limits { all: 2, ..Limits::default() });
+        let ids = [1, 2, 3, 4].map(|number| {
+            let (id, _) = admitted(gate.arrive(Duration::ZERO, source(number)));
+            assert!(gate.advance(id, Stage::Knows));
+            id
+        });
+        assert_eq!(gate.count(), 2);
+        assert_eq!(gate.arrive(Duration::ZERO, source(5)), Arrival::Full, "two are here, and two have not ended");
+        assert!(!gate.advance(ids[0], Stage::Knows), "nothing more is done for who had to go");
+        gate.leave(ids[0]);
+        assert_eq!(admitted(gate.arrive(Duration::ZERO, source(5))).1, Some(ids[2]));
     }
 
     #[test]

@@ -159,7 +159,9 @@ fn admit(socket: TcpStream, from: IpAddr, shared: &Arc<Shared>) {
             }
             Arrival::Full => {
                 drop(inner);
-                return shared.hear("enrolment: every place is taken by machines that are being taken in");
+                return shared.hear(
+                    "enrolment: every place is taken by machines that are being taken in, or by who ends slowly",
+                );
             }
         }
     };
@@ -294,18 +296,19 @@ fn carry_out(
     false
 }
 
-/// Does what needs the cluster.
+/// Does what needs the cluster, unless the place was given to another meanwhile.
 fn answer(asked: Effect, place: &Place) -> Event<'static> {
     let cluster = &place.shared.cluster;
+    // A machine that is to be put on record has presented what is accepted.
+    let stage = if matches!(asked, Effect::Take(_)) { Stage::Accepted } else { Stage::Knows };
+    if !place.advance(stage) {
+        return Event::Failed("its place was given to another".to_owned());
+    }
     let answered = match asked {
         Effect::Look { token, name, node_key, address } => {
             cluster.look(token, &name, &node_key, address).map(|found| Event::Found(Box::new(found)))
         }
-        Effect::Take(admission) => {
-            // What it presented is accepted.
-            place.advance(Stage::Accepted);
-            cluster.take(&admission).map(Event::Taken)
-        }
+        Effect::Take(admission) => cluster.take(&admission).map(Event::Taken),
         Effect::Issue { admission, certificates } => {
             cluster.issue(&admission, &certificates).map(|grant| Event::Issued(Box::new(grant)))
         }
