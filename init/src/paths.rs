@@ -80,7 +80,7 @@ pub const LAST_ERROR: &str = "/run/kubeboot/error.json";
 /// Health as last observed. JSON.
 pub const HEALTH: &str = "/run/kubeboot/health.json";
 /// What the balancer of a worker thinks of the API servers. JSON.
-pub const BALANCER: &str = "/run/kubeboot/balancer.json";
+pub const BALANCER: &str = "/run/kubeboot-balancer/view.json";
 /// Name of the serial device that gets every event too, such as `ttyS1`; missing when there is none.
 pub const REPORT_DEVICE: &str = "/run/kubeboot/report-device";
 /// What `kubeboot init` or the prompt was given, mode 0600. TOML, the source that wins over every other.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kubeboot::kubernetes::firewall::PORT;
+use kubeboot::paths;
 use kubeboot::token::{Joiner, Seed};
 use serde_json::{Value, json};
 
@@ -146,7 +147,7 @@ fn use_both(kubectl: &Kubectl) -> Result<()> {
     ensure!(logs.contains("the client started"), "kubectl logs gave: {logs}");
     let forwarded = kubectl.forward("pod/web-worker", 80)?.fetch(LIMIT)?;
     ensure!(forwarded.contains("a page from the pod"), "the forwarded port answered: {forwarded}");
-    let view = workload::on(kubectl, Some(WORKER), &["cat", "/run/kubeboot/balancer.json"])?;
+    let view = workload::on(kubectl, Some(WORKER), &["cat", paths::BALANCER])?;
     let view: Value = serde_json::from_str(&view).with_context(|| format!("the balancer wrote: {view}"))?;
     let expected = format!("{}:6443", Network::address(0));
     let server = &view["servers"][0];
