@@ -118,7 +118,7 @@ pub fn run(options: &Options) -> Result<bool> {
         // Before the checks, which take minutes.
         able()?;
     }
-    let mut count = fast::run(|check| options.wants(check.name, check.long));
+    let mut count = fast::run(|check| options.wants_check(check));
     if !jobs.is_empty() {
         count += machines(options, jobs)?;
     }
@@ -135,6 +135,11 @@ impl Options {
         if self.only.is_empty() { self.long || !long } else { self.only.iter().any(|part| contains(name, part)) }
     }
 
+    /// The same of a check: what takes long to build has no place in a fast run, unless it is named.
+    fn wants_check(&self, check: &fast::Check) -> bool {
+        self.wants(check.name, check.long) && !(self.fast && self.only.is_empty() && check.programs)
+    }
+
     /// Fails when a part of a name is no part of any.
     fn check_names(&self) -> Result<()> {
         for part in &self.only {
@@ -148,11 +153,10 @@ impl Options {
 
     /// The names of what would run, a line each.
     fn list(&self) -> String {
-        let checks = fast::CHECKS.iter().map(|check| (check.name, check.long));
+        let checks = fast::CHECKS.iter().filter(|check| self.wants_check(check)).map(|check| (check.name, check.long));
         let scenarios = scenarios::all().into_iter().map(|scenario| (scenario.name, scenario.long));
-        let scenarios = scenarios.filter(|_| !self.fast);
-        let wanted = checks.chain(scenarios).filter(|(name, long)| self.wants(name, *long));
-        wanted.map(|(name, long)| format!("{name}{}\n", if long { " (--long)" } else { "" })).collect()
+        let scenarios = scenarios.filter(|(name, long)| !self.fast && self.wants(name, *long));
+        checks.chain(scenarios).map(|(name, long)| format!("{name}{}\n", if long { " (--long)" } else { "" })).collect()
     }
 
     /// The scenarios to run, each with its seed. A seed that was given is used as it is, so that a failure repeats.

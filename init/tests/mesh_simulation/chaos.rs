@@ -21,8 +21,8 @@ impl Drop for Replay {
         if std::thread::panicking() {
             let Replay { seed, nodes } = self;
             eprintln!(
-                "replay: MESH_SEED={seed} MESH_NODES={nodes} cargo test --profile tools --locked -p kubeboot \
-                 --test mesh_simulation one_seed -- --ignored --nocapture --exact"
+                "replay: MESH_SEED={seed} MESH_SEEDS=1 MESH_NODES={nodes} cargo test --profile tools --locked -p kubeboot \
+                 --test mesh_simulation many_seeds -- --ignored --nocapture --exact"
             );
         }
     }

@@ -9,6 +9,15 @@ use nix::time::{ClockId, clock_gettime};
 use crate::invariants::{Watch, check_in_full};
 use crate::world::World;
 
+/// From the last join until all know all, at most.
+const VIEW: Time = 45 * SECOND;
+/// Bytes that a node sends in a second when nothing happens, with IPv4 and UDP headers, at most.
+const BYTES: f64 = 200.0;
+/// Until all know of one crash, at most.
+const CRASH: Time = 20 * SECOND;
+/// Until all know of many at once, at most.
+const CRASHES: Time = 120 * SECOND;
+
 /// CPU time of this thread. The machine may be busy with other things; this is not.
 fn cpu() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).expect("a clock of each thread")
@@ -39,7 +48,7 @@ pub fn measure(seed: u64, nodes: usize) {
     let joined = world.now;
     while knowing(&world, nodes) < nodes {
         world.run_until(world.now + SECOND / 2);
-        assert!(world.now < joined + 300 * SECOND, "a full view within 300 s: {} have it", knowing(&world, nodes));
+        assert!(world.now < joined + VIEW, "a full view within 45 s: {} have it", knowing(&world, nodes));
     }
     println!("nodes                     {nodes}, seed {seed}, 1 % loss, joining within 30 s");
     println!("full view everywhere      {:.1} s after the last join", seconds(world.now - joined));
@@ -68,10 +77,9 @@ fn steady(world: &mut World, nodes: usize) {
         each(world.sent_packets - packets),
         each(world.sent_bytes - bytes)
     );
-    println!(
-        "                          {:.0} B with IPv4 and UDP headers",
-        each(world.sent_bytes - bytes + 28 * (world.sent_packets - packets))
-    );
+    let with_headers = each(world.sent_bytes - bytes + 28 * (world.sent_packets - packets));
+    println!("                          {with_headers:.0} B with IPv4 and UDP headers");
+    assert!(with_headers <= BYTES, "{with_headers:.0} B a node-second");
     println!("                          {:.1} B a node-second by streams", each(world.stream_bytes - streams));
     println!("                          {spent:.1} µs CPU a node-second, the simulator's own included");
     println!("wrongly down              {} statements at 1 % loss", world.watch.downs.len() - downs);
@@ -80,14 +88,14 @@ fn steady(world: &mut World, nodes: usize) {
 
 fn crash(world: &mut World, nodes: usize) {
     let one: BTreeSet<NodeId> = [world.machines[nodes - 1].id].into();
-    known(world, nodes - 1..nodes, &one, "one crash");
+    known(world, nodes - 1..nodes, &one, "one crash", CRASH);
     let crashing = nodes * 9 / 10..nodes * 9 / 10 + nodes / 20;
     let many: BTreeSet<NodeId> = world.machines[crashing.clone()].iter().map(|machine| machine.id).collect();
-    known(world, crashing, &many, "5 % crash at once");
+    known(world, crashing, &many, "5 % crash at once", CRASHES);
     check_in_full(&world.machines);
 }
 
-fn known(world: &mut World, crashing: std::ops::Range<usize>, ids: &BTreeSet<NodeId>, what: &str) {
+fn known(world: &mut World, crashing: std::ops::Range<usize>, ids: &BTreeSet<NodeId>, what: &str, within: Time) {
     let (at, downs) = (world.now, world.watch.downs.len());
     crashing.for_each(|machine| world.stop(machine));
     let knows = |machine: &crate::machines::Machine| {
@@ -98,7 +106,7 @@ fn known(world: &mut World, crashing: std::ops::Range<usize>, ids: &BTreeSet<Nod
     };
     while !world.machines.iter().all(knows) {
         world.run_until(world.now + SECOND / 4);
-        assert!(world.now < at + 120 * SECOND, "known everywhere within 120 s");
+        assert!(world.now < at + within, "{what} known everywhere within {:.0} s", seconds(within));
     }
     let wrong = world.watch.downs[downs..].iter().filter(|(_, _, id)| !ids.contains(id)).count();
     println!("{what:<25} known everywhere after {:.1} s, {wrong} statements about others", seconds(world.now - at));

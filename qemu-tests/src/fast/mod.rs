@@ -1,11 +1,12 @@
 //! Checks that need no machine: the code's form, its own tests, its dependencies, its unit files.
 
+use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use image_builder::cache::Cache;
-use image_builder::components::Source;
+use image_builder::components::{Source, components, test_go};
 use image_builder::release::{Inputs, release};
 use image_builder::{command, host, repository};
 
@@ -19,11 +20,13 @@ pub struct Check {
     pub name: &'static str,
     /// Whether only `--long` makes it.
     pub long: bool,
+    /// Whether it needs the release's programs, which take long to build once: `--fast` leaves it out.
+    pub programs: bool,
     run: fn() -> Result<Count>,
 }
 
 const fn check(name: &'static str, run: fn() -> Result<Count>) -> Check {
-    Check { name, long: false, run }
+    Check { name, long: false, programs: false, run }
 }
 
 /// Every check.
@@ -34,7 +37,20 @@ pub const CHECKS: &[Check] = &[
     check("Dependencies have allowed licences and sources, and only one crypto provider", dependencies),
     check("systemd understands the unit files", units::understood),
     check("Fuzzing the parsers of outside input finds nothing", fuzzed),
-    Check { name: "Every binary of the release is the same when built again without caches", long: true, run: rebuilt },
+    check("The Go code's own tests pass", go_tests),
+    Check {
+        name: "Machines join behind a real etcd and a real API server",
+        programs: true,
+        ..check("", behind_a_real_api_server)
+    },
+    Check { name: "The mesh survives a hundred seeds of misfortune", long: true, ..check("", many_seeds) },
+    Check { name: "Two thousand nodes form a mesh within its figures", long: true, ..check("", figures) },
+    Check {
+        name: "Every binary of the release is the same when built again without caches",
+        long: true,
+        programs: true,
+        ..check("", rebuilt)
+    },
 ];
 
 const ONE: Count = Count { passed: 1, failed: 0 };
@@ -78,7 +94,50 @@ fn tests() -> Result<Count> {
     // A test reads a partition table.
     host::host_packages(&["fdisk"])?;
     // The profile that this very program was built with: its libraries are not built a second time.
-    let mut cargo = cargo(&["test", "--locked", "--profile", "tools", "--workspace", "--no-fail-fast"]);
+    tested(&mut cargo(&["test", "--locked", "--profile", "tools", "--workspace", "--no-fail-fast"]))
+}
+
+/// Go's tests count as one for each group that has any.
+fn go_tests() -> Result<Count> {
+    test_go().map(|passed| Count { passed, failed: 0 })
+}
+
+/// Ignored tests of kubeboot's, with what they need: the rest of cargo's command line, and variables.
+fn ignored(which: &[&str], variables: &[(&str, &str)]) -> Result<Count> {
+    let mut cargo = cargo(&["test", "--locked", "--profile", "tools", "--package", "kubeboot"]);
+    // One after the other: they share ports, or are measured.
+    cargo.args(which).args(["--", "--ignored", "--nocapture", "--test-threads=1"]).envs(variables.iter().copied());
+    let count = tested(&mut cargo)?;
+    ensure!(count.passed + count.failed > 0, "no ignored test is called {}", which.join(" "));
+    Ok(count)
+}
+
+/// The programs are the release's own.
+fn behind_a_real_api_server() -> Result<Count> {
+    let built = components(&Cache::open()?, &Source::default())?;
+    let folder = tempfile::tempdir().context("can't make a temporary folder")?;
+    let program = |name: &str| {
+        let file = built.files.get(&format!("bin/{name}")).with_context(|| format!("the release has no {name}"))?;
+        // A multi-call binary goes by the name that it is called by.
+        let path = folder.path().join(name);
+        symlink(file, &path).with_context(|| format!("can't make {}", path.display()))?;
+        Ok::<_, anyhow::Error>(path.display().to_string())
+    };
+    let (etcd, server) = (program("etcd")?, program("kube-apiserver")?);
+    ignored(&["--lib", "::real::"], &[("ETCD", &etcd), ("KUBE_APISERVER", &server)])
+}
+
+fn many_seeds() -> Result<Count> {
+    ignored(&["--test", "mesh_simulation", "many_seeds"], &[("MESH_SEEDS", "100")])
+}
+
+/// With optimisation: unoptimised, the figures would be the debug build's.
+fn figures() -> Result<Count> {
+    let optimised = [("CARGO_PROFILE_TOOLS_OPT_LEVEL", "3"), ("MESH_NODES", "2000")];
+    ignored(&["--test", "mesh_simulation", "figures"], &optimised)
+}
+
+fn tested(cargo: &mut Command) -> Result<Count> {
     let output = cargo.output().context("cargo does not start")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let count = counted(&text);

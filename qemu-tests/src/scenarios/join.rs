@@ -64,6 +64,7 @@ fn a_worker_joins(stage: &mut Stage) -> Result<()> {
         })
         .with_context(|| crate::transcript::last_lines(&worker.console().text(), 30))?;
     await_node(kubectl, WORKER, &*worker)?;
+    certificates_are_renewed_in_time(kubectl).inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
     stop(&mut *worker)?;
     stop(&mut *founded.machine)
 }
@@ -173,6 +174,39 @@ fn tokens_are_made_and_revoked(kubectl: &Kubectl) -> Result<()> {
     token(&["revoke", id])?;
     let (listed, kept) = (token(&["list"])?, objects()?);
     ensure!(!listed.contains(id) && !kept.contains(&format!("token-{id}")), "token {id} is still there: {listed}");
+    Ok(())
+}
+
+/// The kubelet's certificate, and where its leases are.
+const CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+const LEASE: [&str; 3] = ["get", "lease", "--namespace=kube-node-lease"];
+
+/// On both machines the clock is set: to when certificates are due, and to when those that were there before have ended.
+/// The founder renews by its own authorities, the worker in return for its node key, and both kubelets go on.
+fn certificates_are_renewed_in_time(kubectl: &Kubectl) -> Result<()> {
+    kubectl.wait_for_pods("default", LIMIT)?;
+    let nodes = [FOUNDER, WORKER];
+    let on = |node: &str, command: &[&str]| workload::on(kubectl, Some(node), command);
+    let set_clocks = |by: &str| nodes.iter().try_for_each(|node| on(node, &["date", "--set", by]).map(drop));
+    let digests = || nodes.map(|node| on(node, &["sha256sum", CERTIFICATE]));
+    let before = digests().into_iter().collect::<Result<Vec<_>>>()?;
+    set_clocks("+5 days")?;
+    until("both kubelets' certificates to be renewed", LIMIT, PAUSE, || {
+        let now = digests().into_iter().collect::<Result<Vec<_>>>();
+        match now {
+            Ok(now) if now.iter().zip(&before).all(|(now, before)| now != before) => Look::Holds(()),
+            Ok(now) => Look::NotYet(format!("{now:?}; before the clocks were set: {before:?}")),
+            Err(error) => Look::NotYet(format!("{error:#}")),
+        }
+    })?;
+    set_clocks("+3 days")?;
+    for node in nodes {
+        let now = on(node, &["date", "--utc", "+%Y-%m-%dT%H:%M:%S"])?;
+        let query = [&LEASE[..], &[node, "--output=jsonpath={.spec.renewTime}"]].concat();
+        kubectl.wait_for(&format!("the kubelet of {node} to renew its lease"), LIMIT, &query, |renewed| {
+            renewed > now.trim()
+        })?;
+    }
     Ok(())
 }
 

@@ -97,16 +97,33 @@ fn key(plan: &Plan<'_>) -> Result<Key> {
 }
 
 fn go_sources(folder: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("Cannot list {}", folder.display()))? {
-        let name = entry.with_context(|| format!("Cannot list {}", folder.display()))?.file_name();
-        let name = name.to_string_lossy().into_owned();
-        if name.ends_with(".go") && !name.ends_with("_test.go") {
-            names.push(name);
-        }
-    }
+    let mut names = file_names(folder)?;
+    names.retain(|name| name.ends_with(".go") && !name.ends_with("_test.go"));
     names.sort();
     Ok(names)
+}
+
+fn file_names(folder: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("Cannot list {}", folder.display()))?;
+    let name = |entry: std::io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+    let names: std::io::Result<_> = entries.map(name).collect();
+    names.with_context(|| format!("Cannot list {}", folder.display()))
+}
+
+/// Runs the tests of our own Go code, group by group. How many groups have any.
+pub(super) fn test(groups: &[Group]) -> Result<usize> {
+    let mut tested = 0;
+    for group in groups {
+        let folder = folder(group);
+        if !file_names(&folder)?.iter().any(|name| name.ends_with("_test.go")) {
+            continue;
+        }
+        let mut command = go();
+        command.current_dir(&folder).args(["test", "-mod=readonly"]).arg(format!("-tags={}", group.tags.join(",")));
+        command::run(command.arg("./..."), &format!("test the Go code of {}", group.name))?;
+        tested += 1;
+    }
+    Ok(tested)
 }
 
 fn linker_flags(group: &Group, kubernetes: &Kubernetes, version: &str) -> String {

@@ -82,6 +82,14 @@ pub fn separate_kubernetes(cache: &Cache) -> Result<PathBuf> {
     build::group(cache, group, &kubernetes, &build::pinned_version(group, &kubernetes)?, false)
 }
 
+/// Runs the tests of our own Go code. How many groups have any.
+///
+/// # Errors
+/// A test failed; what it printed is in the message.
+pub fn test_go() -> Result<usize> {
+    build::test(GROUPS)
+}
+
 /// Asks a group's program for its version.
 fn reported_version(group: &Group, folder: &Path) -> Result<String> {
     let (program, arguments) = group.version_command;
