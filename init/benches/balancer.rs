@@ -70,7 +70,7 @@ fn answer(mut socket: &TcpStream) {
 fn balancer(server: SocketAddr) -> (Child, SocketAddr, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
-    std::fs::write(path("endpoints"), kubeboot::balancer::text(&[server])).expect("a file");
+    std::fs::write(path("endpoints"), kubeboot::plan::record::Endpoints::of([server]).text()).expect("a file");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubeboot"));

@@ -43,7 +43,7 @@ fn served(data: &[u8], operates: bool) {
     };
     assert!(matches!(&server.handle(NOW, Event::Message(&hello))[..], [Effect::Send(_)]));
     let mut effects = server.handle(NOW, Event::Message(data));
-    if matches!(&effects[..], [Effect::Look { .. }]) {
+    if matches!(&effects[..], [Effect::Look(_)]) {
         effects = server.handle(NOW, Event::Found(Box::new(Found::default())));
     }
     for effect in &effects {

@@ -13,14 +13,12 @@
 
 mod answer;
 mod distance;
-mod endpoints;
 mod machine;
 mod view;
 
 use std::time::Duration;
 
 pub use answer::{Answer, REQUEST, answer};
-pub use endpoints::{Listed, MOST, parse, text};
 pub use machine::{Action, Balancer, Finding};
 pub use view::{Seen, View};
 

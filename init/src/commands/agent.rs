@@ -252,7 +252,7 @@ impl<'a> Agent<'a> {
         let enrolment = Arc::new(Enrolment::new(self.root, &self.this, Arc::new(api))?);
         enrolment.prepare()?;
         enrolment.serve()?;
-        println!("machines with a token are taken in on port {}", crate::host::enrolment::server::PORT);
+        println!("machines with a token are taken in on port {}", crate::enrolment::PORT);
         self.enrolment = Some(enrolment);
         Ok(true)
     }

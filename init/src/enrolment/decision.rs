@@ -78,6 +78,19 @@ pub struct NodeRecord {
     pub address: IpAddr,
 }
 
+/// What is looked up for one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sought {
+    /// The token's id, if one was presented.
+    pub token: Option<[u8; SECRET]>,
+    /// The asked name, which a stranger chose.
+    pub name: String,
+    /// The asking key.
+    pub node_key: [u8; 32],
+    /// The asked address.
+    pub address: IpAddr,
+}
+
 /// What the cluster knows that matters to one request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {

@@ -40,6 +40,8 @@ use std::time::Duration;
 use crate::certificates::check;
 use crate::token::SigningKey;
 
+/// TCP: enrolment and operators. TCP and UDP: the mesh.
+pub const PORT: u16 = 7440;
 /// How long a side waits for the other's next message.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long an exchange takes at most, the server's own work included.

@@ -2,7 +2,7 @@
 //! halves only.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -292,27 +292,6 @@ fn set_version(object: &mut Value, version: Option<&String>) {
     }
 }
 
-/// The API servers that the EndpointSlice `kubernetes` of the namespace `default` names, at most `most`.
-pub fn api_servers(slice: &Value, most: usize) -> Vec<SocketAddr> {
-    let list = |value: &Value, field: &str| value.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
-    let port = |port: &Value| port.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
-    let Some(port) = list(slice, "ports").iter().find_map(port) else { return Vec::new() };
-    let mut servers = Vec::new();
-    for endpoint in list(slice, "endpoints") {
-        // None said is ready (discovery.k8s.io/v1, EndpointConditions).
-        if endpoint.pointer("/conditions/ready").and_then(Value::as_bool) == Some(false) {
-            continue;
-        }
-        let addresses = list(&endpoint, "addresses");
-        let addresses = addresses.iter().filter_map(|address| address.as_str()?.parse::<IpAddr>().ok());
-        servers.extend(addresses.map(|address| SocketAddr::new(address, port)));
-    }
-    servers.sort_unstable();
-    servers.dedup();
-    servers.truncate(most);
-    servers
-}
-
 /// The object that the tokens of the founding window become, and whether they are of this cluster: what the founder left
 /// in `founding-tokens.json`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -438,22 +417,6 @@ mod tests {
             super::TokenObject { record: TokenRecord { uses_left: None, ..token.record }, ..token }.uses_left(None),
             None
         );
-    }
-
-    #[test]
-    fn api_servers_are_those_that_are_ready() {
-        let slice = json!({
-            "endpoints": [
-                {"addresses": ["192.0.2.11"], "conditions": {"ready": true}},
-                {"addresses": ["192.0.2.10", "no address"]},
-                {"addresses": ["192.0.2.12"], "conditions": {"ready": false}},
-            ],
-            "ports": [{"name": "https", "port": 6443}],
-        });
-        let texts = |most| api_servers(&slice, most).iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(texts(16), ["192.0.2.10:6443", "192.0.2.11:6443"]);
-        assert_eq!(texts(1).len(), 1);
-        assert_eq!(api_servers(&json!({}), 16), []);
     }
 
     #[test]

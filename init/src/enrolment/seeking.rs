@@ -4,14 +4,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use super::PORT;
 use super::failure::{Context, Failure};
 use super::message::Purpose;
 use crate::release::Version;
 use crate::token::Joiner;
 use crate::words::Block;
 
-/// The port of enrolment (`docs/enrolment.md`).
-pub const PORT: u16 = 7440;
 /// Hosts that are asked in one round, at most.
 pub const HOSTS: usize = 16;
 /// Addresses of one host that are tried, at most.

@@ -4,19 +4,17 @@
 //! came of it. Whatever the token, the operations are the same up to the refusal: one look, one verification of the node
 //! key, one of the token's (by a key that fits nothing where there is no such token).
 
-use std::net::IpAddr;
-
 use zeroize::Zeroizing;
 
 use super::Keys;
-use super::decision::{Admission, Found, Site, decide};
+use super::decision::{Admission, Found, Site, Sought, decide};
 use super::message::{Ask, Founded, Grant, Hello, Message, Operator, Proof, Purpose, SIGNATURE, Versions, most};
 use super::note::{Note, Outcome, Who};
 use super::reason::Reason;
 use super::ssh;
 use super::transcript::{Exporter, Label, Transcript, is_meant};
 use crate::certificates::{Leaf, Request, Unix, signing_request};
-use crate::token::{SECRET, fingerprint};
+use crate::token::fingerprint;
 
 /// How often a request is decided anew because others changed what it was decided on.
 const LOOKS: u8 = 4;
@@ -76,17 +74,8 @@ pub struct Issue {
 pub enum Effect {
     /// This message is sent.
     Send(Zeroizing<Vec<u8>>),
-    /// [`Found`] is looked up for this request.
-    Look {
-        /// The token's id, if one was presented.
-        token: Option<[u8; SECRET]>,
-        /// The asked name.
-        name: String,
-        /// The asking key.
-        node_key: [u8; 32],
-        /// The asked address.
-        address: IpAddr,
-    },
+    /// [`Found`] is looked up.
+    Look(Sought),
     /// The node is put on record and the token's use taken, both or neither, and only if what was found is still so.
     Take(Admission),
     /// These are issued, in this order, and the grant for a machine of this kind is put together.
@@ -295,12 +284,12 @@ impl<'a> Server<'a> {
 
     fn look(&mut self, asked: Box<Asked>) -> Vec<Effect> {
         let ask = &asked.ask;
-        let look = Effect::Look {
+        let look = Effect::Look(Sought {
             token: ask.token.as_ref().map(|token| token.id),
             name: ask.name.clone(),
             node_key: ask.node_key,
             address: ask.address,
-        };
+        });
         self.state = State::Looking(asked);
         vec![look]
     }

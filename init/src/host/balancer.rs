@@ -24,7 +24,8 @@ use self::files::Watched;
 use self::pipe::{Pipe, Side};
 use self::table::{Key, Table, Token};
 use super::{clock, random, systemd};
-use crate::balancer::{self, Action, Balancer, Times, View};
+use crate::balancer::{Action, Balancer, Times, View};
+use crate::plan::record::Endpoints;
 
 /// Most connections that are taken in one go.
 const BURST: usize = 64;
@@ -392,8 +393,8 @@ impl Shell {
         match self.endpoints.changed() {
             None => {}
             Some(contents) => {
-                match contents.map_err(|error| error.to_string()).and_then(|contents| balancer::parse(&contents)) {
-                    Ok(list) => self.mind.listed(now, &list),
+                match contents.map_err(|error| error.to_string()).and_then(|contents| Endpoints::parse(&contents)) {
+                    Ok(list) => self.mind.listed(now, &list.servers),
                     Err(why) => println!("the list of API servers can't be read: {why}; what was known before holds"),
                 }
             }

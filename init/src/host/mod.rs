@@ -30,6 +30,8 @@ pub mod removal;
 pub mod renewal;
 pub mod report;
 pub mod root;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod seat;
 pub mod sources;
 pub mod systemd;

@@ -1,7 +1,5 @@
 //! Makes the cluster's objects what they should be: add-ons and the node's labels.
 
-use std::net::SocketAddr;
-
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
@@ -108,7 +106,7 @@ pub fn node_is_ready(api: &Api, node: &str, boot: &str) -> Result<Result<(), Str
     })
 }
 
-/// Where the API servers say that they are (KEP-752: each takes itself in and out); a worker may read this one.
+/// Where the API servers say that they are; a worker may read this one.
 const API_SERVERS: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
 
 /// The cluster's API servers; none when the answer names nobody.
@@ -116,13 +114,7 @@ const API_SERVERS: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpoint
 /// # Errors
 /// The call fails.
 pub fn api_servers(api: &Api) -> Result<Option<Endpoints>, ApiError> {
-    let slice = api.get(API_SERVERS)?;
-    let list = |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
-    let port = list(&slice, "ports").iter().find_map(|port| u16::try_from(port.get("port")?.as_u64()?).ok());
-    let addresses = list(&slice, "endpoints").into_iter().flat_map(|endpoint| list(&endpoint, "addresses"));
-    let servers = addresses.filter_map(|address| Some(SocketAddr::new(address.as_str()?.parse().ok()?, port?)));
-    let record = Endpoints::of(servers);
-    Ok((!record.servers.is_empty()).then_some(record))
+    api.get(API_SERVERS).map(|slice| Endpoints::of_slice(&slice))
 }
 
 /// Where leaders of the control plane's components are known by their leases.

@@ -6,9 +6,8 @@
 use std::fmt::Write as _;
 
 use super::{Render, Site};
+use crate::enrolment::PORT;
 
-/// TCP and UDP: enrolment, operators and the mesh.
-pub const PORT: u16 = 7440;
 /// The file, for `nft -f`. Loading it again replaces what is there, in one transaction.
 pub const PATH: &str = "/run/kubeboot/config/firewall.nft";
 /// The cgroup that holds every pod, the ones on the host's network too; the kubelet's name for it.

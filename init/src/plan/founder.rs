@@ -69,18 +69,13 @@ const ORDER: &[Part] = &[
     Part::Flush,
 ];
 
+/// Beside those of every node.
 const DIRECTORIES: &[parts::Directory] = &[
-    ("/var/lib", 0o755, false),
     ("/var/log", 0o755, false),
-    (paths::STATE, 0o700, true),
     (crate::certificates::operators::DIRECTORY, 0o755, true),
-    (paths::KUBERNETES, 0o755, false),
-    (paths::PKI, 0o755, true),
     ("/etc/kubernetes/pki/etcd", 0o755, true),
     ("/etc/kubernetes/encryption", 0o700, true),
     (paths::ETCD_DATA, 0o700, true),
-    (paths::KUBELET, 0o750, false),
-    ("/var/lib/kubelet/pki", 0o700, false),
     (kubernetes::AUDIT_LOGS, 0o700, true),
 ];
 
@@ -113,7 +108,7 @@ impl Founder {
         files.extend(self.operators().iter().map(OperatorKey::path));
         files.extend(self.kubeconfigs().into_iter().map(|(path, _)| path.to_owned()));
         parts::add_strays(&mut files);
-        files.extend(DIRECTORIES.iter().map(|(path, ..)| (*path).to_owned()));
+        files.extend(parts::directory_paths(DIRECTORIES));
         files.push(ETCD_MEMBER.to_owned());
         files
     }

@@ -11,6 +11,16 @@ use super::{Step, state};
 /// A directory, its mode, and whether it is ours alone: the mode of another's is not touched.
 pub type Directory = (&'static str, u32, bool);
 
+/// Those of every node, each after its parent.
+const DIRECTORIES: [Directory; 6] = [
+    ("/var/lib", 0o755, false),
+    (paths::STATE, 0o700, true),
+    (paths::KUBERNETES, 0o755, false),
+    (paths::PKI, 0o755, true),
+    (paths::KUBELET, 0o750, false),
+    ("/var/lib/kubelet/pki", 0o700, false),
+];
+
 /// Adds to `files` what a power cut may leave beside each of them.
 pub fn add_strays(files: &mut Vec<String>) {
     let stray = |path: &String| Some(temporary_beside(Path::new(path)).ok()?.to_string_lossy().into_owned());
@@ -25,14 +35,19 @@ pub fn strays(sight: &Sight) -> Vec<Step> {
     paths.map(|path| Step::Remove { path: path.to_owned(), because: because.to_owned() }).collect()
 }
 
-/// Directories that are missing or have another mode.
-pub fn directories(sight: &Sight, wanted: &[Directory]) -> Vec<Step> {
+/// Every directory that a node has, with those of its role: paths alone.
+pub fn directory_paths(of_role: &[Directory]) -> impl Iterator<Item = String> {
+    DIRECTORIES.iter().chain(of_role).map(|(path, ..)| (*path).to_owned())
+}
+
+/// Directories that are missing or have another mode: those of every node, and those of its role.
+pub fn directories(sight: &Sight, of_role: &[Directory]) -> Vec<Step> {
     let differs = |(path, mode, ours): &&Directory| match sight.at(path) {
         Entry::Directory { mode: found } => *ours && found != mode,
         _ => true,
     };
     let step = |(path, mode, _): &Directory| Step::Directory { path: (*path).to_owned(), mode: *mode };
-    wanted.iter().filter(differs).map(step).collect()
+    DIRECTORIES.iter().chain(of_role).filter(differs).map(step).collect()
 }
 
 /// Why the record of the node is not what it should be; none when it is.

@@ -1,10 +1,12 @@
 //! The two records that outlive everything else: who the cluster is, and who the node is.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::certificates::{Unix, check};
 
@@ -131,16 +133,30 @@ pub struct Endpoints {
     pub servers: Vec<SocketAddr>,
 }
 
-/// API servers that are kept at most: as many as a grant names.
-const SERVERS: usize = 16;
-
 impl Endpoints {
+    /// API servers at most, here and in a grant.
+    pub const MOST: usize = 16;
+
+    /// Those that the EndpointSlice `default/kubernetes` names (KEP-752: each API server takes itself in and out); none
+    /// when it names nobody.
+    pub fn of_slice(slice: &Value) -> Option<Self> {
+        let list = |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+        let port = list(slice, "ports").iter().find_map(|port| u16::try_from(port.get("port")?.as_u64()?).ok())?;
+        // Where none is said it is ready (discovery.k8s.io/v1, EndpointConditions).
+        let is_ready = |endpoint: &Value| endpoint.pointer("/conditions/ready").and_then(Value::as_bool) != Some(false);
+        let ready = list(slice, "endpoints").into_iter().filter(is_ready);
+        let addresses = ready.flat_map(|endpoint| list(&endpoint, "addresses"));
+        let record =
+            Endpoints::of(addresses.filter_map(|address| Some(SocketAddr::new(address.as_str()?.parse().ok()?, port))));
+        (!record.servers.is_empty()).then_some(record)
+    }
+
     /// A record of these servers; of too many only the first are kept.
     pub fn of(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         let mut servers: Vec<SocketAddr> = servers.into_iter().collect();
         servers.sort_unstable();
         servers.dedup();
-        servers.truncate(SERVERS);
+        servers.truncate(Endpoints::MOST);
         Endpoints { format: FORMAT, servers }
     }
 
@@ -152,13 +168,20 @@ impl Endpoints {
     /// Reads a record.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// What is wrong, in words: another form, no server, too many, one twice.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let record: Endpoints = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        match record.format {
-            FORMAT => Ok(record),
-            other => Err(format!("expected format {FORMAT}, found {other}")),
+        if record.format != FORMAT {
+            return Err(format!("expected format {FORMAT}, found {}", record.format));
         }
+        let (found, most) = (record.servers.len(), Endpoints::MOST);
+        if found == 0 || found > most {
+            return Err(format!("expected 1 to {most} servers, found {found}"));
+        }
+        if record.servers.iter().collect::<BTreeSet<_>>().len() < found {
+            return Err("a server stands there twice".to_owned());
+        }
+        Ok(record)
     }
 }
 
@@ -168,6 +191,8 @@ fn text(record: &impl Serialize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::token::Seed;
 
@@ -191,11 +216,45 @@ mod tests {
     fn endpoints_are_sorted_bounded_and_read_back() {
         let servers = (0..40u8).rev().map(|n| SocketAddr::from(([10, 0, 0, n / 2], 6443)));
         let record = Endpoints::of(servers);
-        assert_eq!(record.servers.len(), SERVERS);
+        assert_eq!(record.servers.len(), Endpoints::MOST);
         assert_eq!(record.servers[1], SocketAddr::from(([10, 0, 0, 1], 6443)));
         assert_eq!(Endpoints::parse(record.text().as_bytes()), Ok(record.clone()));
         let later = record.text().replace("\"format\": 1", "\"format\": 2");
         assert_eq!(Endpoints::parse(later.as_bytes()), Err("expected format 1, found 2".into()));
+    }
+
+    #[test]
+    fn what_is_no_list_of_servers_is_named() {
+        let cases = [
+            ("", "EOF"),
+            ("{\"format\":1,\"servers\":[]}", "expected 1 to 16 servers, found 0"),
+            ("{\"format\":1,\"servers\":[\"192.0.2.10:1\",\"192.0.2.10:1\"]}", "twice"),
+            ("{\"format\":1,\"servers\":[\"one:6443\"]}", "invalid socket address"),
+        ];
+        for (contents, expected) in cases {
+            let error = Endpoints::parse(contents.as_bytes()).unwrap_err();
+            assert!(error.contains(expected), "{contents}: {error}");
+        }
+        let server = |last: usize| SocketAddr::from(([192, 0, 2, u8::try_from(last).unwrap()], 6443));
+        let many = Endpoints { format: FORMAT, servers: (0..=Endpoints::MOST).map(server).collect() };
+        assert!(Endpoints::parse(many.text().as_bytes()).is_err());
+    }
+
+    #[test]
+    fn api_servers_are_those_that_are_ready() {
+        let slice = json!({
+            "endpoints": [
+                {"addresses": ["192.0.2.11"], "conditions": {"ready": true}},
+                {"addresses": ["192.0.2.10", "no address"]},
+                {"addresses": ["192.0.2.12"], "conditions": {"ready": false}},
+            ],
+            "ports": [{"name": "https", "port": 6443}],
+        });
+        let servers = ["192.0.2.10:6443", "192.0.2.11:6443"].map(|one| one.parse().unwrap());
+        assert_eq!(Endpoints::of_slice(&slice), Some(Endpoints::of(servers)));
+        for nobody in [json!({}), json!({"endpoints": null, "ports": []}), json!({"ports": [{"port": 6443}]})] {
+            assert_eq!(Endpoints::of_slice(&nobody), None);
+        }
     }
 
     #[test]

@@ -4,14 +4,13 @@
 //! plan. The node key is on disk before the machine asks, and asking again with it takes no second use of a token: so a
 //! power cut anywhere leaves a machine that asks again at its next boot.
 
-use crate::balancer;
 use crate::certificates::profile::of_every_node;
 use crate::certificates::{Authority, Fault, Inspected, Leaf, Request, Unix, check};
 use crate::kubernetes::kubeconfig;
 use crate::paths;
 
 use super::parts::write;
-use super::record::{Cluster, Node};
+use super::record::{Cluster, Endpoints, Node};
 use super::sight::{Entry, Sight};
 use super::{Damaged, Step, parts, state};
 
@@ -51,15 +50,6 @@ const ORDER: &[Part] = &[
     Part::Flush,
 ];
 
-const DIRECTORIES: &[parts::Directory] = &[
-    ("/var/lib", 0o755, false),
-    (paths::STATE, 0o700, true),
-    (paths::KUBERNETES, 0o755, false),
-    (paths::PKI, 0o755, true),
-    (paths::KUBELET, 0o750, false),
-    ("/var/lib/kubelet/pki", 0o700, false),
-];
-
 /// The authorities that a worker knows: those that its own certificates come from.
 pub const AUTHORITIES: [Authority; 2] = [Authority::Cluster, Authority::KubeletServing];
 
@@ -84,7 +74,7 @@ impl Worker {
         files.extend(self.leaves().iter().flat_map(|(leaf, _)| leaf.form().paths()).map(str::to_owned));
         files.extend(kubeconfigs().into_iter().map(|(path, _)| path.to_owned()));
         parts::add_strays(&mut files);
-        files.extend(DIRECTORIES.iter().map(|(path, ..)| (*path).to_owned()));
+        files.extend(parts::directory_paths(&[]));
         files
     }
 
@@ -116,7 +106,7 @@ pub fn plan(worker: &Worker, sight: &Sight, now: Unix, when: When) -> Result<Vec
     for part in ORDER {
         match part {
             Part::Strays => steps.extend(parts::strays(sight)),
-            Part::Directories => steps.extend(parts::directories(sight, DIRECTORIES)),
+            Part::Directories => steps.extend(parts::directories(sight, &[])),
             Part::Node => steps.extend(found.node()?),
             Part::Key => steps.extend(found.key()?),
             Part::Enrolment => steps.extend(found.enrolment(when)?),
@@ -181,7 +171,7 @@ impl Found<'_> {
 
     /// Without this record the balancer knows no API server, and so nobody on this machine can ask for it.
     fn endpoints(&self) -> Option<Step> {
-        let found = match state::file(self.sight, paths::ENDPOINTS).map(balancer::parse) {
+        let found = match state::file(self.sight, paths::ENDPOINTS).map(Endpoints::parse) {
             Ok(Ok(_)) => return None,
             Ok(Err(reason)) => format!("unreadable: {reason}"),
             Err(fault) => fault.to_string(),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kubeboot::kubernetes::firewall::PORT;
+use kubeboot::enrolment::PORT;
 use kubeboot::paths;
 use kubeboot::token::{Joiner, Seed};
 use serde_json::{Value, json};

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use super::hello::joiner_code;
 use crate::certificates::Authority;
 use crate::enrolment::wire::{Malformed, Reader, Writer};
+use crate::plan::record::Endpoints;
 use crate::token::Joiner;
 
 /// Bytes of a certificate at most, PEM.
@@ -14,7 +15,7 @@ const CERTIFICATE: usize = 4096;
 /// Bytes of a private key, or of the encryption configuration, at most.
 const SECRET_TEXT: usize = 4096;
 /// API servers at most.
-pub const ENDPOINTS: usize = 16;
+const ENDPOINTS: usize = Endpoints::MOST;
 /// Bytes of the cluster's settings at most.
 const SETTINGS: usize = 8192;
 

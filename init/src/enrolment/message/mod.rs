@@ -9,7 +9,7 @@ mod hello;
 mod refusal;
 
 pub use ask::{Ask, Operator, Presented};
-pub use grant::{ENDPOINTS, Grant, Held, Key};
+pub use grant::{Grant, Held, Key};
 pub use hello::{Founded, Hello, Proof, Purpose, Versions};
 pub use refusal::Refusal;
 

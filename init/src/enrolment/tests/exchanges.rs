@@ -2,7 +2,7 @@
 
 use super::attacks::{attempt, changing, recorded};
 use super::world::*;
-use crate::enrolment::decision::Found;
+use crate::enrolment::decision::{Found, Sought};
 use crate::enrolment::failure::Failure;
 use crate::enrolment::joiner::Credential;
 use crate::enrolment::message::{Grant, Message, Refusal};
@@ -86,7 +86,12 @@ fn a_worker_is_never_sent_a_control_planes_keys() {
     world.serve(&mut server, Event::Message(&said[0].1));
     // The host carries the effects out, up to the grant, which it gets wrong.
     server.handle(NOW, Event::Message(&said[2].1));
-    let found = world.look(Some(world.tokens[0].id()), "w-1", &key(21).public(), [192, 0, 2, 21].into());
+    let found = world.look(&Sought {
+        token: Some(world.tokens[0].id()),
+        name: "w-1".into(),
+        node_key: key(21).public(),
+        address: [192, 0, 2, 21].into(),
+    });
     server.handle(NOW, Event::Found(Box::new(found)));
     let effects = server.handle(NOW, Event::Taken(Taken::Done));
     let [Effect::Issue { certificates, .. }] = &effects[..] else { panic!("no issue") };

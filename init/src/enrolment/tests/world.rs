@@ -2,14 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
 use crate::certificates::{Authority, Unix, profile, sample};
-use crate::enrolment::decision::{Found, NodeRecord, Origin, Site, TokenRecord};
+use crate::enrolment::decision::{Found, NodeRecord, Origin, Site, Sought, TokenRecord};
 use crate::enrolment::failure::Failure;
 use crate::enrolment::joiner::{self, Credential, Enrolled, Joiner, Machine, Step};
 use crate::enrolment::message::{Founded, Grant, Key, Message, Versions};
@@ -166,9 +165,7 @@ impl World {
             Effect::Send(message) => served.sent.push(message.to_vec()),
             Effect::Log(note) => served.notes.push(note),
             Effect::Close | Effect::Serve { .. } => {}
-            Effect::Look { token, name, node_key, address } => {
-                return Some(Event::Found(Box::new(self.look(token, &name, &node_key, address))));
-            }
+            Effect::Look(sought) => return Some(Event::Found(Box::new(self.look(&sought)))),
             Effect::Take(_) if self.conflicts > 0 => {
                 self.conflicts -= 1;
                 return Some(Event::Taken(Taken::Conflict));
@@ -190,14 +187,15 @@ impl World {
         None
     }
 
-    pub fn look(&self, token: Option<[u8; SECRET]>, name: &str, key: &[u8; 32], address: IpAddr) -> Found {
+    pub fn look(&self, sought: &Sought) -> Found {
+        let Sought { token, name, node_key: key, address } = sought;
         let node = |is: &dyn Fn(&NodeRecord) -> bool| self.nodes.iter().find(|node| is(node)).cloned();
         Found {
             token: token.and_then(|id| self.tokens.iter().find(|record| record.id() == id).cloned()),
-            named: node(&|node| node.name == name),
+            named: node(&|node| node.name == *name),
             keyed: node(&|node| node.key == *key),
             removed: self.removed.contains(key),
-            address_of: node(&|node| node.address == address).map(|node| node.name),
+            address_of: node(&|node| node.address == *address).map(|node| node.name),
         }
     }
 
@@ -224,7 +222,7 @@ impl World {
 fn name(effect: &Effect) -> &'static str {
     match effect {
         Effect::Send(_) => "send",
-        Effect::Look { .. } => "look",
+        Effect::Look(_) => "look",
         Effect::Take(_) => "take",
         Effect::Issue { .. } => "issue",
         Effect::Find(_) => "find",

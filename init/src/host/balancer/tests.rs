@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn};
 use nix::sys::socket::{Backlog, bind, listen, socket};
+use nix::sys::time::{TimeVal, TimeValLike};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -76,9 +77,10 @@ impl Server {
 
     fn at(authority: &Authority, name: u8, address: SocketAddr) -> Self {
         let SocketAddr::V4(wanted) = address else { panic!("IPv4 here") };
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
         nix::sys::socket::setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
+        // Waits for a connection, and looks now and then whether it is still to.
+        nix::sys::socket::setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(5)).unwrap();
         bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrIn::from(wanted)).unwrap();
         // So short that it can be filled.
         listen(&socket, Backlog::new(1).unwrap()).unwrap();
@@ -90,15 +92,16 @@ impl Server {
             loop {
                 match (seen.load(Ordering::Relaxed), listener.accept()) {
                     (STOPPED, _) => return,
-                    (FROZEN, Err(_)) | (_, Err(_)) => std::thread::sleep(Duration::from_millis(1)),
+                    (_, Err(_)) => {}
                     (_, Ok((socket, _))) => {
                         let (mode, config) = (Arc::clone(&seen), Arc::clone(&config));
                         std::thread::spawn(move || serve(socket, name, &mode, config));
                     }
                 }
-                while seen.load(Ordering::Relaxed) == FROZEN {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
+                let thawed = wait::until("its thaw", 4 * SOON, Duration::from_millis(1), || {
+                    if seen.load(Ordering::Relaxed) == FROZEN { Err("frozen".to_owned()) } else { Ok(()) }
+                });
+                thawed.unwrap();
             }
         });
         Server { address, mode, thread: Some(thread) }
@@ -117,7 +120,8 @@ impl Drop for Server {
 }
 
 fn serve(socket: TcpStream, name: u8, mode: &AtomicU8, config: Arc<ServerConfig>) {
-    socket.set_nonblocking(false).unwrap();
+    // What the listener is patient for is not its connections' affair.
+    socket.set_read_timeout(None).unwrap();
     let mut first = [0];
     if !matches!(socket.peek(&mut first), Ok(1)) {
         return;
@@ -178,11 +182,18 @@ fn talk(mut socket: TcpStream, name: u8, mode: &AtomicU8) -> io::Result<()> {
     Ok(())
 }
 
+/// A list in this very order, which what the balancer thinks is told in.
+fn listed(servers: &[SocketAddr]) -> String {
+    Endpoints { servers: servers.to_vec(), ..Endpoints::of([]) }.text()
+}
+
 /// A balancer that runs until it is dropped.
 struct Running {
     address: SocketAddr,
     folder: tempfile::TempDir,
     stop: Arc<AtomicBool>,
+    /// How often it has looked at its files.
+    looks: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -190,25 +201,38 @@ impl Running {
     fn start(authority: &Authority, servers: &[SocketAddr], pace: Pace) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        std::fs::write(path("endpoints"), balancer::text(servers)).unwrap();
+        std::fs::write(path("endpoints"), listed(servers)).unwrap();
         std::fs::write(path("ca"), &authority.1).unwrap();
         let files = Files { endpoints: path("endpoints"), authority: path("ca"), view: path("view") };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut shell = Shell::new(listener, files, pace).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let looks = Arc::new(AtomicU64::new(0));
+        let (stopped, looked) = (Arc::clone(&stop), Arc::clone(&looks));
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
+                let next = shell.next_look;
                 shell.turn(Duration::from_millis(10)).unwrap();
+                looked.fetch_add(u64::from(shell.next_look != next), Ordering::Relaxed);
             }
         });
-        Running { address, folder, stop, thread: Some(thread) }
+        Running { address, folder, stop, looks, thread: Some(thread) }
+    }
+
+    /// Waits until it has looked at its files so often again.
+    fn await_looks(&self, count: u64) {
+        let before = self.looks.load(Ordering::Relaxed);
+        let done = wait::until(&format!("{count} looks"), SOON, Duration::from_millis(2), || {
+            let looks = self.looks.load(Ordering::Relaxed) - before;
+            if looks >= count { Ok(()) } else { Err(format!("{looks}")) }
+        });
+        done.unwrap();
     }
 
     fn list(&self, servers: &[SocketAddr]) {
         let path = self.folder.path().join("endpoints");
-        crate::host::files::write_volatile(&path, balancer::text(servers).as_bytes(), 0o600).unwrap();
+        crate::host::files::write_volatile(&path, listed(servers).as_bytes(), 0o600).unwrap();
     }
 
     fn connect(&self) -> TcpStream {
@@ -298,8 +322,14 @@ fn a_slow_reader_gets_every_byte() {
         writer.shutdown(Shutdown::Write).unwrap();
     });
     written.join().unwrap();
-    // Nothing is read until the balancer can have got rid of no more.
-    std::thread::sleep(Duration::from_millis(100));
+    // Nothing is read until the balancer can get rid of no more.
+    let (mut room, mut before) = (vec![0; 8 << 20], 0);
+    let full = wait::until("the client's queue to be full", SOON, Duration::from_millis(20), || {
+        let queued = client.peek(&mut room).map_err(|error| error.to_string())?;
+        let grows = std::mem::replace(&mut before, queued) != queued;
+        if grows || queued == 0 { Err(format!("{queued} bytes are queued")) } else { Ok(()) }
+    });
+    full.unwrap();
     let mut heard = Vec::new();
     client.read_to_end(&mut heard).unwrap();
     assert!(heard == expected, "{} bytes", heard.len());
@@ -383,7 +413,7 @@ fn a_server_that_left_the_list_drains() {
 fn a_list_that_can_not_be_read_changes_nothing() {
     let (_authority, _servers, running) = two();
     crate::host::files::write_volatile(&running.folder.path().join("endpoints"), b"{\"format\":", 0o600).unwrap();
-    std::thread::sleep(PACE.look * 3);
+    running.await_looks(3);
     running.named().unwrap();
     running.await_health(&["healthy", "healthy"]);
 }

@@ -1,19 +1,18 @@
 //! This control plane's part in enrolment: what it serves, and what it puts on record of itself.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::channel::Times;
 use super::store::{InApi, Store};
 use super::{issue, server};
 use crate::certificates::Unix;
-use crate::enrolment::decision::{Admission, Found, NodeRecord, Site, WINDOW};
+use crate::enrolment::decision::{Admission, Found, NodeRecord, Site, Sought, WINDOW};
 use crate::enrolment::gate::Limits;
 use crate::enrolment::message::{Founded, Grant};
 use crate::enrolment::objects::FoundingTokens;
 use crate::enrolment::server::{Issue, Setup, Taken};
 use crate::enrolment::transcript::Exporter;
-use crate::enrolment::{Keys, Sign};
+use crate::enrolment::{Keys, PORT, Sign};
 use crate::host::api::Api;
 use crate::host::keys::Ed25519;
 use crate::host::node::ThisNode;
@@ -22,7 +21,7 @@ use crate::host::{clock, files, random};
 use crate::paths;
 use crate::release::Version;
 use crate::settings::{Cidr, Role};
-use crate::token::{Joiner, SECRET};
+use crate::token::Joiner;
 
 /// A control plane that takes machines in.
 pub struct Enrolment {
@@ -113,9 +112,8 @@ impl Enrolment {
     /// # Errors
     /// In words: the port is in use.
     pub fn serve(self: &Arc<Self>) -> Result<(), String> {
-        let port = server::PORT;
         let listener =
-            server::listen(port).map_err(|error| format!("enrolment can't listen on port {port}: {error}"))?;
+            server::listen(PORT).map_err(|error| format!("enrolment can't listen on port {PORT}: {error}"))?;
         let log = Box::new(|line: &str| println!("{line}"));
         server::start(listener, self.clone(), Limits::default(), Times::default(), log)
     }
@@ -134,14 +132,8 @@ impl server::Cluster for Enrolment {
         self.site.ranges.clone()
     }
 
-    fn look(
-        &self,
-        token: Option<[u8; SECRET]>,
-        name: &str,
-        node_key: &[u8; 32],
-        address: IpAddr,
-    ) -> Result<Found, String> {
-        self.store.look(token, name, node_key, address)
+    fn look(&self, sought: &Sought) -> Result<Found, String> {
+        self.store.look(sought)
     }
 
     fn take(&self, admission: &Admission) -> Result<Taken, String> {

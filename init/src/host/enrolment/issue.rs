@@ -5,23 +5,20 @@ use std::net::SocketAddr;
 use zeroize::Zeroizing;
 
 use crate::certificates::{Authority, Unix};
-use crate::enrolment::message::{ENDPOINTS, Grant, Held, Key};
-use crate::enrolment::objects;
+use crate::enrolment::message::{Grant, Held, Key};
 use crate::enrolment::server::Issue;
 use crate::host::api::Api;
 use crate::host::files;
 use crate::host::keys::{self, Signer};
 use crate::host::node::ThisNode;
 use crate::host::random;
+use crate::host::reconcile;
 use crate::host::root::Root;
 use crate::kubernetes::{API_PORT, encryption};
 use crate::paths;
 use crate::plan::founder::SERVICE_ACCOUNT_KEY;
 use crate::settings::shared;
 use crate::token::Joiner;
-
-/// The API servers' own list of themselves.
-const API_SERVERS: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
 
 /// Puts together what a machine of this role gets. The keys are read each time: none stays in this process's memory.
 ///
@@ -76,10 +73,9 @@ fn held(root: &Root, key: Key) -> Result<Held, String> {
 /// The API servers: those that they name themselves, or else this machine's own.
 fn endpoints(this: &ThisNode, api: &Api) -> Vec<SocketAddr> {
     let own = SocketAddr::new(this.node.address, API_PORT);
-    let named = api.get(API_SERVERS).map(|slice| objects::api_servers(&slice, ENDPOINTS));
-    match named {
-        Ok(servers) if !servers.is_empty() => servers,
-        Ok(_) => vec![own],
+    match reconcile::api_servers(api) {
+        Ok(Some(record)) => record.servers,
+        Ok(None) => vec![own],
         Err(error) => {
             eprintln!("kubeboot: {error}. The new node is told of this machine's API server alone");
             vec![own]

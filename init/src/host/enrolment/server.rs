@@ -16,7 +16,7 @@ use rustls::ServerConfig;
 use super::channel::{Broken, Channel, Times};
 use super::tls;
 use crate::enrolment::Keys;
-use crate::enrolment::decision::{Admission, Found};
+use crate::enrolment::decision::{Admission, Found, Sought};
 use crate::enrolment::gate::{Arrival, Gate, Id, Limits, Stage};
 use crate::enrolment::message::{Grant, Message, Refusal};
 use crate::enrolment::noise::Noise;
@@ -26,11 +26,8 @@ use crate::enrolment::server::{Effect, Event, Issue, Server as Exchange, Setup, 
 use crate::enrolment::transcript::Exporter;
 use crate::host::{clock, wait};
 use crate::settings::Cidr;
-use crate::token::SECRET;
 use crate::words;
 
-/// Where enrolment is served.
-pub const PORT: u16 = 7440;
 /// A connection's stack: TLS with ML-KEM is what takes most of it.
 const STACK: usize = 512 << 10;
 /// Connections that the kernel holds until they are accepted, at most.
@@ -52,13 +49,7 @@ pub trait Cluster: Send + Sync {
     ///
     /// # Errors
     /// In words, for the log.
-    fn look(
-        &self,
-        token: Option<[u8; SECRET]>,
-        name: &str,
-        node_key: &[u8; 32],
-        address: IpAddr,
-    ) -> Result<Found, String>;
+    fn look(&self, sought: &Sought) -> Result<Found, String>;
     /// Puts a node on record and takes a use of its token.
     ///
     /// # Errors
@@ -305,9 +296,7 @@ fn answer(asked: Effect, place: &Place) -> Event<'static> {
         return Event::Failed("its place was given to another".to_owned());
     }
     let answered = match asked {
-        Effect::Look { token, name, node_key, address } => {
-            cluster.look(token, &name, &node_key, address).map(|found| Event::Found(Box::new(found)))
-        }
+        Effect::Look(sought) => cluster.look(&sought).map(|found| Event::Found(Box::new(found))),
         Effect::Take(admission) => cluster.take(&admission).map(Event::Taken),
         Effect::Issue { admission, certificates } => {
             cluster.issue(&admission, &certificates).map(|grant| Event::Issued(Box::new(grant)))

@@ -1,12 +1,11 @@
 //! Tokens and nodes in the cluster's API: what `enrolment/objects` and `enrolment/taking` say, done.
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde_json::{Value, json};
 
 use crate::certificates::Unix;
-use crate::enrolment::decision::{Admission, Found, NodeRecord, TokenRecord};
+use crate::enrolment::decision::{Admission, Found, NodeRecord, Sought, TokenRecord};
 use crate::enrolment::objects::{self, NAMESPACE, NodeObject, TokenObject};
 use crate::enrolment::server::Taken;
 use crate::enrolment::taking::{Answer, Call, Step, Taking};
@@ -107,25 +106,20 @@ impl Store {
     ///
     /// # Errors
     /// A call, or an object that is damaged; in words.
-    pub fn look(
-        &self,
-        token: Option<[u8; SECRET]>,
-        name: &str,
-        node_key: &[u8; 32],
-        address: IpAddr,
-    ) -> Result<Found, String> {
+    pub fn look(&self, sought: &Sought) -> Result<Found, String> {
+        let Sought { token, name, node_key, address } = sought;
         // The name comes from a stranger, and becomes part of a path only if it is one that a node may have.
         let named = if rfc1123_problem(name).is_none() { self.node(name)? } else { None };
         let keyed = self.nodes_labelled(objects::KEY, &objects::key_label(node_key))?;
-        let there = self.nodes_labelled(objects::ADDRESS, &objects::address_label(address))?;
+        let there = self.nodes_labelled(objects::ADDRESS, &objects::address_label(*address))?;
         let removed = self.object(&objects::removed_name(node_key))?.is_some();
         let holder = objects::holder(node_key, name);
         let token = match token {
-            Some(id) => self.token(&id)?.map(|token| token.record_for(Some(&holder))),
+            Some(id) => self.token(id)?.map(|token| token.record_for(Some(&holder))),
             None => None,
         };
         // Of its own admission that was cut short the machine knows nothing: it goes on with it.
-        let own_half = |node: &NodeObject| !node.enrolled && node.record.key == *node_key && node.record.name == name;
+        let own_half = |node: &NodeObject| !node.enrolled && node.record.key == *node_key && node.record.name == *name;
         let keyed = keyed.into_iter().filter(|node| node.record.key == *node_key && !own_half(node));
         Ok(Found {
             token,

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use proptest::prelude::*;
-use tempfile::TempDir;
 
 use super::*;
 use crate::certificates::{DAY, Leaf};
+use crate::host::sample::{NOW, files, lines, machine};
 use crate::kubernetes::sample;
 use crate::plan::record::{Cluster, Node};
 use crate::settings::frozen::Frozen;
@@ -20,17 +20,6 @@ fn founder() -> Founder {
     settings.operator = vec![OPERATOR.into()];
     let frozen = Frozen { format: 1, settings: settings.clone(), origins: BTreeMap::new() }.text();
     Founder { settings, node: sample::node(), given: None, frozen }
-}
-
-/// A machine whose `/var` was just made. Where there is one, on a tmpfs: the disk under it is not what is tested.
-fn machine() -> (TempDir, Root) {
-    let memory = Path::new("/dev/shm");
-    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
-    let root = Root::at(folder.path());
-    for path in ["/etc/kubernetes", "/run/kubeboot", "/var"] {
-        std::fs::create_dir_all(root.path(path)).unwrap();
-    }
-    (folder, root)
 }
 
 fn planned(root: &Root, now: Unix) -> Result<Vec<Step>, Damaged> {
@@ -56,27 +45,6 @@ fn found(root: &Root, now: Unix) {
     assert_eq!(planned(root, now).unwrap(), []);
 }
 
-/// Every regular file below the root, by path.
-fn files(root: &Root) -> BTreeMap<String, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    let mut folders = vec![root.path("/")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_symlink() {
-                continue;
-            }
-            if path.is_file() {
-                let name = format!("/{}", path.strip_prefix(root.path("/")).unwrap().display());
-                files.insert(name, std::fs::read(&path).unwrap());
-            } else {
-                folders.push(path);
-            }
-        }
-    }
-    files
-}
-
 /// Certificates and names are public; nothing else is.
 fn expected_mode(path: &str) -> u32 {
     if path.ends_with(".crt") || path.ends_with("node.json") { 0o644 } else { 0o600 }
@@ -87,14 +55,11 @@ fn cluster_id(root: &Root) -> Option<String> {
     Some(Cluster::parse(&record).expect("a record is whole or not there").id)
 }
 
-const NOW: Unix = 1_800_000_000;
-
 #[test]
 fn the_founders_plan_on_an_empty_machine() {
     let (_folder, root) = machine();
     let steps = planned(&root, NOW).unwrap();
-    let lines: Vec<String> = steps.iter().map(|step| format!("{step} ({})", step.because())).collect();
-    insta::assert_snapshot!(lines.join("\n"));
+    insta::assert_snapshot!(lines(&steps));
 }
 
 #[test]

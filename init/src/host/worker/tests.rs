@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
-use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use super::*;
@@ -13,6 +11,7 @@ use crate::certificates::{Authority, DAY};
 use crate::enrolment::joiner::Enrolled;
 use crate::enrolment::message::Grant;
 use crate::host::keys::{self, Signer};
+use crate::host::sample::{NOW, files, lines, machine};
 use crate::kubernetes::sample;
 use crate::paths;
 use crate::plan::Damaged;
@@ -21,8 +20,6 @@ use crate::plan::worker::{AUTHORITIES, When, plan};
 use crate::settings::Role;
 use crate::settings::frozen::Frozen;
 use crate::token::{Joiner, Seed};
-
-const NOW: Unix = 1_800_000_000;
 
 /// A cluster that admits the worker.
 struct Canned {
@@ -73,17 +70,6 @@ fn worker() -> Worker {
     Worker { node: sample::node() }
 }
 
-/// A machine whose `/var` was just made. Where there is one, on a tmpfs: the disk under it is not what is tested.
-fn machine() -> (TempDir, Root) {
-    let memory = Path::new("/dev/shm");
-    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
-    let root = Root::at(folder.path());
-    for path in ["/etc/kubernetes", "/run/kubeboot", "/var"] {
-        std::fs::create_dir_all(root.path(path)).unwrap();
-    }
-    (folder, root)
-}
-
 fn planned(root: &Root, now: Unix, when: When) -> Result<Vec<Step>, Damaged> {
     plan(&worker(), &look(root, &worker()), now, when)
 }
@@ -105,27 +91,6 @@ fn join(root: &Root, canned: &Canned, now: Unix) {
     assert_eq!(planned(root, now, When::Due).unwrap(), []);
 }
 
-/// Every regular file below the root, by path.
-fn files(root: &Root) -> BTreeMap<String, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    let mut folders = vec![root.path("/")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_symlink() {
-                continue;
-            }
-            if path.is_file() {
-                let name = format!("/{}", path.strip_prefix(root.path("/")).unwrap().display());
-                files.insert(name, std::fs::read(&path).unwrap());
-            } else {
-                folders.push(path);
-            }
-        }
-    }
-    files
-}
-
 /// Certificates, names and addresses are public; nothing else is.
 fn expected_mode(path: &str) -> u32 {
     let public = [".crt", "node.json", "endpoints.json"].iter().any(|end| path.ends_with(end));
@@ -136,8 +101,7 @@ fn expected_mode(path: &str) -> u32 {
 fn the_workers_plan_on_an_empty_machine() {
     let (_folder, root) = machine();
     let steps = planned(&root, NOW, When::Lost).unwrap();
-    let lines: Vec<String> = steps.iter().map(|step| format!("{step} ({})", step.because())).collect();
-    insta::assert_snapshot!(lines.join("\n"));
+    insta::assert_snapshot!(lines(&steps));
 }
 
 #[test]

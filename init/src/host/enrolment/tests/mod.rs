@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::certificates::{Authority, profile, sample};
 use crate::enrolment::Keys;
-use crate::enrolment::decision::{Admission, Found, NodeRecord, Origin, Site, TokenRecord};
+use crate::enrolment::decision::{Admission, Found, NodeRecord, Origin, Site, Sought, TokenRecord};
 use crate::enrolment::failure::{Failure, Impostor};
 use crate::enrolment::gate::Limits;
 use crate::enrolment::joiner::{Credential, Enrolled, Event, Joiner, Machine, Step};
@@ -27,7 +27,7 @@ use crate::enrolment::transcript::Exporter;
 use crate::host::enrolment::channel::{Broken, Channel, Times};
 use crate::host::enrolment::store::{Objects, Store};
 use crate::host::enrolment::{server, tls};
-use crate::host::{clock, random};
+use crate::host::{clock, random, wait};
 use crate::settings::Cidr;
 use crate::token::{JoinToken, Joiner as Role, SECRET, Seed, SigningKey};
 
@@ -66,15 +66,9 @@ impl server::Cluster for Cluster {
         self.strangers.clone()
     }
 
-    fn look(
-        &self,
-        token: Option<[u8; SECRET]>,
-        name: &str,
-        node_key: &[u8; 32],
-        address: IpAddr,
-    ) -> Result<Found, String> {
-        assert_ne!(self.breaks_for, Some(name), "a fault of kubeboot's own");
-        self.store.look(token, name, node_key, address)
+    fn look(&self, sought: &Sought) -> Result<Found, String> {
+        assert_ne!(self.breaks_for, Some(sought.name.as_str()), "a fault of kubeboot's own");
+        self.store.look(sought)
     }
 
     fn take(&self, admission: &Admission) -> Result<Taken, String> {
@@ -158,15 +152,11 @@ fn served() -> Running {
 impl Running {
     /// The first line of the log that has this in it.
     fn logged(&self, part: &str) -> String {
-        let end = Instant::now() + LIMIT;
-        loop {
-            let lines = self.log.lock().unwrap().clone();
-            match lines.iter().find(|line| line.contains(part)) {
-                Some(line) => return line.clone(),
-                None if Instant::now() > end => panic!("no line has {part:?}: {lines:#?}"),
-                None => thread::sleep(Duration::from_millis(2)),
-            }
-        }
+        let line = wait::until(&format!("a line with {part:?}"), LIMIT, Duration::from_millis(2), || {
+            let lines = self.log.lock().unwrap();
+            lines.iter().find(|line| line.contains(part)).cloned().ok_or_else(|| format!("{lines:#?}"))
+        });
+        line.unwrap_or_else(|late| panic!("{late}"))
     }
 
     fn join(&self, name: &str, number: u8) -> Result<Box<Enrolled>, Failure> {
@@ -338,18 +328,13 @@ fn a_thousand_half_open_connections_do_not_keep_an_honest_machine_out() {
 
 /// Joins as a machine does: who is crowded out before it has shown anything comes again.
 fn join_patiently(server: &Running, name: &str, number: u8) {
-    let end = Instant::now() + Duration::from_secs(20);
-    loop {
+    let joined = wait::until(&format!("{name} to get in"), LIMIT, Duration::from_millis(2), || {
         let channel = Channel::connect(&server.address, tls::client().unwrap(), Times::default());
-        let joined = channel.map_err(|broken| format!("{broken:?}")).and_then(|channel| {
-            exchange(channel, machine(name, [192, 0, 2, number].into()), server.token.clone())
-                .map_err(|failure| format!("{failure:?}"))
-        });
-        match joined {
-            Ok(_) => return,
-            Err(why) => assert!(Instant::now() < end, "{name} did not get in: {why}"),
-        }
-    }
+        let channel = channel.map_err(|broken| format!("{broken:?}"))?;
+        exchange(channel, machine(name, [192, 0, 2, number].into()), server.token.clone())
+            .map_err(|failure| format!("{failure:?}"))
+    });
+    joined.map(drop).unwrap_or_else(|late| panic!("{late}"));
 }
 
 #[test]
@@ -369,9 +354,9 @@ fn who_sends_a_byte_now_and_then_is_not_waited_for() {
     let server = run(cluster(), None, limits(), times);
     // One never ends its TLS handshake, one never ends its hello.
     let slow = TcpStream::connect(server.address).unwrap();
-    let begun = Instant::now();
-    drip(&slow);
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // The head of a TLS record that announces more than will ever come.
+    let mut record = [22, 3, 1, 1, 0].into_iter().chain(std::iter::repeat(0));
+    drip(&slow, || (&slow).write_all(&[record.next().unwrap_or_default()]));
     assert!(server.logged("no TLS connection").contains("nothing came in time"));
 
     let config = tls::client().unwrap();
@@ -380,28 +365,31 @@ fn who_sends_a_byte_now_and_then_is_not_waited_for() {
     while tls.is_handshaking() {
         tls.complete_io(&mut socket).unwrap();
     }
-    let begun = Instant::now();
     // A hello is announced.
     tls.writer().write_all(&[0, 0, 0, 53]).unwrap();
-    let ended = (0..).find(|_| {
-        thread::sleep(Duration::from_millis(20));
-        tls.writer().write_all(&[0]).unwrap();
-        begun.elapsed() > LIMIT || tls.complete_io(&mut socket).is_err()
+    drip(&socket, || {
+        tls.writer().write_all(&[0])?;
+        tls.write_tls(&mut &socket).map(drop)
     });
-    assert!(ended.is_some() && begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     assert!(server.logged("refused somebody").contains("nothing came in time"));
 }
 
-/// Sends a byte now and then until the other side has enough of it.
-fn drip(mut socket: &TcpStream) {
-    // The head of a TLS record that announces more than will ever come.
-    let record = [&[22, 3, 1, 1, 0][..], &[0; 256][..]].concat();
-    for byte in record {
-        if socket.write_all(&[byte]).is_err() {
-            return;
+/// Sends a byte each time that the other side has said nothing for a moment, until it has ended the connection. It is
+/// patient for 150 ms, with each message, and for 250 ms in all: bytes that come in between change nothing of that.
+fn drip(mut socket: &TcpStream, mut send: impl FnMut() -> std::io::Result<()>) {
+    socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let ended = wait::until("the other side to have enough of it", Duration::from_secs(2), Duration::ZERO, || {
+        if send().is_err() {
+            return Ok(());
         }
-        thread::sleep(Duration::from_millis(20));
-    }
+        match socket.read(&mut [0; 256]) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err("it says something".to_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err("it waits".to_owned()),
+            Err(_) => Ok(()),
+        }
+    });
+    ended.unwrap_or_else(|late| panic!("{late}"));
 }
 
 #[test]
