@@ -1,9 +1,13 @@
 //! The health check in HTTP/1.1 (RFC 9112), as far as it is needed: one fixed request, and the status of its answer.
 
+use httparse::Status;
+
 /// What is asked: open to everyone at an API server of this cluster.
 pub const REQUEST: &[u8] =
     b"GET /readyz HTTP/1.1\r\nHost: kubernetes.default.svc\r\nUser-Agent: kubeboot-balancer\r\n\r\n";
 
+/// Most header fields that an answer may have.
+const HEADERS: usize = 32;
 /// Longest head of an answer that is read.
 const LONGEST_HEAD: usize = 4096;
 /// Longest body that is waited for, so that the connection serves the next check too.
@@ -28,25 +32,22 @@ pub enum Answer {
 /// Reads an answer. A body whose end can't be told is not waited for, and neither is one that belongs to a failure: the
 /// status is enough, and the connection is given up.
 pub fn answer(bytes: &[u8]) -> Answer {
-    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return if bytes.len() > LONGEST_HEAD { Answer::Nonsense } else { Answer::Partial };
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+    let mut head = httparse::Response::new(&mut headers);
+    let end = match head.parse(bytes) {
+        Ok(Status::Complete(end)) => end,
+        Ok(Status::Partial) if bytes.len() <= LONGEST_HEAD => return Answer::Partial,
+        _ => return Answer::Nonsense,
     };
-    let Ok(head) = std::str::from_utf8(&bytes[..end]) else { return Answer::Nonsense };
-    let mut lines = head.split("\r\n");
-    let first = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 "));
-    let digits = first.and_then(|rest| rest.split(' ').next()).filter(|digits| digits.len() == 3);
-    let Some(status) = digits.and_then(|digits| digits.parse().ok()) else { return Answer::Nonsense };
-    let (mut length, mut again) = (None, status == 200);
-    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
-        let value = value.trim();
-        if name.eq_ignore_ascii_case("content-length") {
-            length = value.parse::<usize>().ok().filter(|length| *length <= LONGEST_BODY);
-        } else if name.eq_ignore_ascii_case("connection") {
-            again &= !value.eq_ignore_ascii_case("close");
-        }
-    }
-    let body = bytes.len() - (end + 4);
-    match length {
+    let (Some(1), Some(status)) = (head.version, head.code) else { return Answer::Nonsense };
+    let field = |name: &str| {
+        let named = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        named.and_then(|header| std::str::from_utf8(header.value).ok()).map(str::trim)
+    };
+    let again = status == 200 && !field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    let length = field("content-length").and_then(|value| value.parse::<usize>().ok());
+    let body = bytes.len() - end;
+    match length.filter(|length| *length <= LONGEST_BODY) {
         Some(length) if again && body < length => Answer::Partial,
         Some(length) => Answer::Whole { status, again: again && body == length },
         None => Answer::Whole { status, again: false },
