@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::Facts;
-use crate::settings::{Cidr, Settings};
+use crate::settings::{Cidr, Role, Settings};
 
 /// The machine's own network, without what the node's pods add to it at run time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -114,7 +114,8 @@ impl fmt::Display for NoNodeAddress {
 
 impl Facts {
     /// The node's address: the pinned one, else `node.ip`, else the first address of the default route's interface, in
-    /// the family of `cluster.pod-cidr`.
+    /// the family of `cluster.pod-cidr`. A worker whose pinned address is gone takes another: only a control plane's is in
+    /// etcd, and what a worker's certificate says it gets again.
     ///
     /// # Errors
     /// Why there is none.
@@ -124,11 +125,17 @@ impl Facts {
             super::Fact::Unknown(why) => return Err(NoNodeAddress::Unknown(why.clone())),
         };
         let ipv4 = settings.cluster.pod_cidr.address.is_ipv4();
-        match (&self.pinned, settings.node.ip) {
-            (Some(pinned), _) => network.at(pinned.address).ok_or(NoNodeAddress::Moved(pinned.address)),
-            (None, Some(ip)) if ip.is_ipv4() != ipv4 || local_only(ip) => Err(NoNodeAddress::Unusable(ip)),
-            (None, Some(ip)) => network.at(ip).ok_or(NoNodeAddress::NotHere(ip)),
-            (None, None) => network.chosen(ipv4),
+        if let Some(pinned) = &self.pinned {
+            match network.at(pinned.address) {
+                Some(address) => return Ok(address),
+                None if settings.role == Some(Role::Worker) => {}
+                None => return Err(NoNodeAddress::Moved(pinned.address)),
+            }
+        }
+        match settings.node.ip {
+            Some(ip) if ip.is_ipv4() != ipv4 || local_only(ip) => Err(NoNodeAddress::Unusable(ip)),
+            Some(ip) => network.at(ip).ok_or(NoNodeAddress::NotHere(ip)),
+            None => network.chosen(ipv4),
         }
     }
 
@@ -293,6 +300,26 @@ mod tests {
         assert_eq!(facts.node_address(&settings), Err(NoNodeAddress::NoDefaultRoute));
         facts.network = Fact::Unknown("no".into());
         assert_eq!(facts.node_address(&settings), Err(NoNodeAddress::Unknown("no".into())));
+    }
+
+    #[test]
+    fn a_worker_whose_address_is_gone_takes_another_and_a_control_plane_waits_for_its_own() {
+        let (mut facts, mut settings) = (sample::facts(), sample::settings());
+        let pin = |address| Some(Pinned { name: "node-a".into(), address });
+        let here = facts.node_address(&settings).unwrap();
+        facts.pinned = pin(ip("10.9.9.9"));
+        for (role, expected) in [
+            (Role::Init, Err(NoNodeAddress::Moved(ip("10.9.9.9")))),
+            (Role::ControlPlane, Err(NoNodeAddress::Moved(ip("10.9.9.9")))),
+            (Role::Worker, Ok(here.clone())),
+        ] {
+            settings.role = Some(role);
+            assert_eq!(facts.node_address(&settings), expected, "{role:?}");
+        }
+        settings.node.ip = Some(ip("10.9.9.9"));
+        assert_eq!(facts.node_address(&settings), Err(NoNodeAddress::NotHere(ip("10.9.9.9"))), "one that was chosen");
+        facts.pinned = pin(here.ip);
+        assert_eq!(facts.node_address(&settings), Ok(here), "the pinned one is there");
     }
 
     #[test]

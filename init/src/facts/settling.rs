@@ -51,7 +51,8 @@ impl Facts {
     /// Why `address` should not be taken yet; none when it can be. One that somebody chose always can.
     pub fn unrest(&self, settings: &Settings, address: &NodeAddress) -> Option<Unrest> {
         let Fact::Known(network) = &self.network else { return None };
-        if self.pinned.is_some() || settings.node.ip.is_some() {
+        let is_pinned = self.pinned.as_ref().is_some_and(|pinned| pinned.address == address.ip);
+        if is_pinned || settings.node.ip.is_some() {
             return None;
         }
         let ipv4 = settings.cluster.pod_cidr.address.is_ipv4();

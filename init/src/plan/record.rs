@@ -96,7 +96,7 @@ impl Cluster {
 }
 
 /// Who the node is: `/var/lib/kubeboot/node.json`, pinned at first boot, because a name or an address that moves
-/// breaks etcd and the certificates.
+/// breaks etcd and the certificates. A worker that gets another address says so here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Node {

@@ -139,10 +139,17 @@ struct Found<'a> {
 impl Found<'_> {
     fn node(&self) -> Result<Option<Step>, Damaged> {
         let Some(because) = parts::node(self.sight, &self.worker.node) else { return Ok(None) };
-        if self.joined {
+        if self.joined && !self.has_moved() {
             return Err(Damaged::lost(paths::NODE, "the node's name and address", because));
         }
         Ok(Some(write(paths::NODE, 0o644, self.worker.node.text(), because)))
+    }
+
+    /// Whether the machine has another address than before and is otherwise the same. Its certificate then differs from what
+    /// it should say, and is asked for again.
+    fn has_moved(&self) -> bool {
+        let before = state::file(self.sight, paths::NODE).ok().and_then(|bytes| Node::parse(bytes).ok());
+        before.is_some_and(|before| Node { address: self.worker.node.address, ..before } == self.worker.node)
     }
 
     fn key(&self) -> Result<Option<Step>, Damaged> {

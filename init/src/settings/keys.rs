@@ -119,7 +119,7 @@ pub const KEYS: &[Key] = &[
         shape: Shape::One,
         expected: "an IP address such as 192.168.1.10",
         default: "the source address of the default route",
-        doc: "The node's address. It is pinned at the first boot.",
+        doc: "The node's address. It is pinned at the first boot; a worker that has lost it takes another.",
         example: "192.168.1.10",
     },
     Key {

@@ -352,10 +352,12 @@ fn waiting_for(report: &preflight::Report, late: &TimedOut) -> String {
     format!("still waiting for {}: {why}", late.condition)
 }
 
-/// Who the node is: as pinned, once the facts hold it fast, else as they have it now.
+/// Who the node is: as pinned, once the facts hold it fast, else as they have it now. The address is what they found it to
+/// be: the pinned one, or a worker's new one.
 fn node(root: &Root, facts: &Facts, settings: &Settings, address: std::net::IpAddr) -> Node {
     let pinned = facts.pinned.as_ref().and_then(|_| files::read_optional(&root.path(paths::NODE)).ok().flatten());
-    pinned.and_then(|bytes| Node::parse(&bytes).ok()).unwrap_or_else(|| Node {
+    let pinned = pinned.and_then(|bytes| Node::parse(&bytes).ok());
+    pinned.map(|node| Node { address, ..node }).unwrap_or_else(|| Node {
         name: facts::node_name(facts, settings),
         address,
         machine_id: facts.machine_id.known().map(|id| id.as_str().to_owned()).unwrap_or_default(),

@@ -218,6 +218,18 @@ fn a_boot_waits_for_what_is_lost_and_the_agent_asks_for_what_is_due() {
 }
 
 #[test]
+fn a_worker_with_a_new_address_asks_for_the_certificate_that_says_it() {
+    let ((_folder, root), canned) = (machine(), Canned::new());
+    join(&root, &canned, NOW);
+    let moved = Worker { node: crate::plan::record::Node { address: [192, 0, 2, 77].into(), ..sample::node() } };
+    let steps = plan(&moved, &look(&root, &moved), NOW, When::Lost).unwrap();
+    insta::assert_snapshot!(lines(&steps));
+    // Another name is no move.
+    let other = Worker { node: crate::plan::record::Node { name: "two".into(), ..moved.node } };
+    assert!(plan(&other, &look(&root, &other), NOW, When::Lost).is_err());
+}
+
+#[test]
 fn a_clock_that_is_behind_stops_the_boot_instead_of_asking() {
     let ((_folder, root), canned) = (machine(), Canned::new());
     join(&root, &canned, NOW);
