@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::cache::{Cache, Check, Key, ensure_same};
 use crate::{command, host, repository};
@@ -22,13 +22,19 @@ pub fn kubeboot_binary(cache: &Cache) -> Result<PathBuf> {
     let lock = fs::File::create(cache.root().join("kubeboot-binary.lock"))
         .context("Cannot make the lock of the kubeboot build")?;
     lock.lock().context("Cannot lock the kubeboot build")?;
-    let entry = cache.entry("kubeboot", &key()?, Check::Content, |into| {
+    let sources = key()?;
+    let entry = cache.entry("kubeboot", &sources, Check::Content, |into| {
         let target = cache.root().join("target");
         // Cargo goes by times, and takes for fresh what another checkout compiled after this one was changed.
         let mut clean = cargo(&target);
         clean.args(["clean", "--quiet", "--release", "--package", "kubeboot", "--target", TARGET]);
         command::run(&mut clean, "forget what was compiled of kubeboot")?;
         let built = compile(&target)?;
+        // Else others would be kept under the name of these.
+        ensure!(
+            key()?.as_str() == sources.as_str(),
+            "kubeboot's sources were changed while it was built. Fix: build again"
+        );
         fs::copy(&built, into.join("kubeboot")).map(drop).with_context(|| format!("Cannot copy {}", built.display()))
     })?;
     Ok(entry.join("kubeboot"))
