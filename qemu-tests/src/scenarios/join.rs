@@ -187,8 +187,8 @@ fn certificates_are_renewed_in_time(kubectl: &Kubectl) -> Result<()> {
     kubectl.wait_for_pods("default", LIMIT)?;
     let nodes = [FOUNDER, WORKER];
     let on = |node: &str, command: &[&str]| workload::on(kubectl, Some(node), command);
-    let set_clocks = |by: &str| nodes.iter().try_for_each(|node| on(node, &["date", "--set", by]).map(drop));
-    let digests = || nodes.map(|node| on(node, &["sha256sum", CERTIFICATE]));
+    let set_clocks = |by: &str| nodes.iter().try_for_each(|node| on(node, &["/usr/bin/date", "--set", by]).map(drop));
+    let digests = || nodes.map(|node| on(node, &["/usr/bin/sha256sum", CERTIFICATE]));
     let before = digests().into_iter().collect::<Result<Vec<_>>>()?;
     set_clocks("+5 days")?;
     until("both kubelets' certificates to be renewed", LIMIT, PAUSE, || {
@@ -201,7 +201,7 @@ fn certificates_are_renewed_in_time(kubectl: &Kubectl) -> Result<()> {
     })?;
     set_clocks("+3 days")?;
     for node in nodes {
-        let now = on(node, &["date", "--utc", "+%Y-%m-%dT%H:%M:%S"])?;
+        let now = on(node, &["/usr/bin/date", "--utc", "+%Y-%m-%dT%H:%M:%S"])?;
         let query = [&LEASE[..], &[node, "--output=jsonpath={.spec.renewTime}"]].concat();
         kubectl.wait_for(&format!("the kubelet of {node} to renew its lease"), LIMIT, &query, |renewed| {
             renewed > now.trim()
