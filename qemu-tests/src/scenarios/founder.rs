@@ -71,6 +71,7 @@ fn by_backend(stage: &mut Stage) -> Result<()> {
         let disk = stage.new_disk()?;
         let mut spec = stage.founder(&disk);
         spec.words.push(format!("kubeboot.network.backend={backend}"));
+        spec.volumes.push(images(stage)?);
         let machine = stage.start(spec)?;
         let mut founded = stage.ready(machine).with_context(|| backend.to_owned())?;
         let config = workload::on_node(&founded.kubectl, &["cat", "/run/kubeboot/config/flannel.json"])?;
