@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use kubeboot::settings::validate;
+use kubeboot::sources::{self, Gathered};
 use kubeboot::timeline::{Outcome, What};
+use kubeboot::words::{Paint, bad_settings};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::cache::Cache;
 use crate::image::Image;
@@ -366,6 +370,20 @@ fn machine(
     })
 }
 
+/// Judges the parameters as the machine will: settings that it can't read name nobody whom it could tell so.
+///
+/// # Errors
+/// What is wrong with them, with the fix for each.
+pub fn judge(parameters: &[String]) -> Result<()> {
+    let (secret, open) = split_parameters(parameters)?;
+    let credentials = secret.into_iter().map(|(name, value)| (name, Zeroizing::new(value))).collect();
+    let command_line = Zeroizing::new(open.join(" ").into_bytes());
+    match validate(sources::parse(&Gathered { credentials, command_line, ..Gathered::default() })) {
+        Ok(_) => Ok(()),
+        Err(problems) => bail!("{}", bad_settings(&problems).text(Paint::Plain).trim_end()),
+    }
+}
+
 /// Credentials by name, and parameters for the kernel command line.
 type Split = (Vec<(String, Vec<u8>)>, Vec<String>);
 
@@ -446,6 +464,21 @@ mod tests {
         let (secret, open) = split_parameters(&given).unwrap();
         assert_eq!(secret, [("kubeboot.token".to_owned(), b"kb1s-x".to_vec())]);
         assert_eq!(open, ["kubeboot.role=init", "kubeboot.name=\"a b\"", "debug"]);
+    }
+
+    #[test]
+    fn a_parameter_that_the_machine_would_refuse_starts_none() {
+        let judged = |parameter: &str| judge(&[parameter.to_owned()]).map_err(|error| error.to_string());
+        for good in
+            ["kubeboot.role=init", "kubeboot.role=worker", "kubeboot.reset=00112233", "debug", "kubeboot.name=a-b"]
+        {
+            assert_eq!(judged(good), Ok(()), "{good}");
+        }
+        for (bad, fix) in
+            [("kubeboot.rol=init", "write kubeboot.role"), ("kubeboot.role=inti", "correct or remove kubeboot.role")]
+        {
+            assert!(judged(bad).unwrap_err().contains(fix), "{bad}");
+        }
     }
 
     #[test]

@@ -179,6 +179,8 @@ fn run(command: Command) -> Result<()> {
             println!("{}", path.display());
         }
         Command::Boot(args) => {
+            // Before half an hour of building.
+            boot::judge(&args.options.parameters)?;
             let source = args.image.release.source.clone().into();
             let (tools, image) = make_image(&cache, args.image, &mut progress)?;
             // The release's own kubectl serves who has none.
