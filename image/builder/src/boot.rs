@@ -370,7 +370,7 @@ fn machine(
     })
 }
 
-/// Judges the parameters as the machine will: settings that it can't read name nobody whom it could tell so.
+/// Judges the parameters as the machine will, so that a mistake is told before there is one.
 ///
 /// # Errors
 /// What is wrong with them, with the fix for each.

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::root::Root;
 use super::{files, mounts, wait};
 use crate::paths;
-use crate::settings::{Origin, Problem, Source, Validated, validate};
+use crate::settings::{Origin, Problem, Source, Validated, report_device, validate};
 use crate::sources::{Bytes, Gathered, LIMIT, Layout, Volume, parse, reset};
 
 /// Where the devices with known labels are linked (systemd's udev rules).
@@ -47,21 +47,29 @@ pub fn read(root: &Root) -> Result<Validated, Vec<Problem>> {
 
 /// What `kubeboot.reset=` orders: from the kernel command line and credentials only.
 pub fn reset(root: &Root) -> Option<String> {
+    reset::ordered(&of_the_boot(root))
+}
+
+/// Who is to be told of this boot, when nothing else of the settings can be used: from the kernel command line and
+/// credentials only.
+pub fn report(root: &Root) -> Option<String> {
+    report_device(parse(&of_the_boot(root)))
+}
+
+/// What only who controls the machine's boot can say.
+fn of_the_boot(root: &Root) -> Gathered {
     let mut gathered = Gathered::default();
     credentials(&mut gathered, root);
     let line = optional(&mut gathered, Source::KernelCommandLine, &root.path("/proc/cmdline"));
     gathered.command_line = line.unwrap_or_default();
-    reset::ordered(&gathered)
+    gathered
 }
 
 /// Reads every source. A source that is missing is nothing; one that is there and can't be read is a problem.
 pub fn gather(root: &Root) -> Gathered {
-    let mut gathered = Gathered::default();
+    let mut gathered = of_the_boot(root);
     let by_hand = optional(&mut gathered, Source::ByHand, &root.path(paths::BY_HAND));
     gathered.by_hand = by_hand;
-    credentials(&mut gathered, root);
-    let line = optional(&mut gathered, Source::KernelCommandLine, &root.path("/proc/cmdline"));
-    gathered.command_line = line.unwrap_or_default();
     volumes(&mut gathered, root);
     let baked = optional(&mut gathered, Source::Baked, &root.path(paths::BAKED));
     gathered.baked = baked;
@@ -307,6 +315,19 @@ mod tests {
         assert!(!files::exists(&root.path(paths::BY_HAND)));
         take_by_hand(&root, "name = 'hand'\n").unwrap();
         assert_eq!(super::read(&root).ok().unwrap().settings.name.as_deref(), Some("hand"));
+    }
+
+    #[test]
+    fn who_is_told_of_a_boot_is_found_whatever_is_wrong_beside() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        let told = |line: &str| {
+            write(&root, "/proc/cmdline", line);
+            report(&root)
+        };
+        assert_eq!(told("kubeboot.rolle=init kubeboot.report=ttyS1 kubeboot.mtu=x"), Some("ttyS1".to_owned()));
+        assert_eq!(told("kubeboot.rolle=init kubeboot.report=../mem"), None);
+        assert_eq!(told("kubeboot.rolle=init"), None);
     }
 
     #[test]

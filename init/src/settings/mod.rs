@@ -22,7 +22,7 @@ pub use inputs::{Fragment, Given, Inputs, OsFragment, Value};
 pub use origin::{Origin, Source};
 pub use problem::{Problem, Warning, quoted};
 pub use rules::{has_password, is_dns_name, masked};
-pub use validate::{Validated, validate};
+pub use validate::{Validated, report_device, validate};
 
 /// What a machine is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,6 +26,11 @@ pub struct Validated {
     pub warnings: Vec<Warning>,
 }
 
+/// The serial device that gets the events, whatever is wrong with the other inputs.
+pub fn report_device(inputs: Inputs) -> Option<String> {
+    Judge { values: inputs.values, problems: Vec::new() }.report()
+}
+
 /// Judges merged inputs. Fails with every problem at once, those of the sources first.
 pub fn validate(inputs: Inputs) -> Result<Validated, Vec<Problem>> {
     let mut judge = Judge { values: inputs.values, problems: inputs.problems };
@@ -35,7 +40,7 @@ pub fn validate(inputs: Inputs) -> Result<Validated, Vec<Problem>> {
         name: judge.text("name", rules::is_node_name),
         join: judge.list("join", rules::is_host),
         operator: judge.operator(),
-        report: judge.text("report", rules::is_device),
+        report: judge.report(),
         cluster: judge.cluster(),
         node: judge.node(),
         api: Api { extra_sans: judge.list("api.extra-sans", rules::is_san) },
@@ -112,6 +117,10 @@ impl Judge {
         }
         self.wrong(key, &text, Self::expected(key));
         None
+    }
+
+    fn report(&mut self) -> Option<String> {
+        self.text("report", rules::is_device)
     }
 
     fn list(&mut self, key: &'static str, good: impl Fn(&str) -> bool) -> Vec<String> {

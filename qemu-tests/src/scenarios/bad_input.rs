@@ -1,8 +1,9 @@
-//! Mistakes in each source of settings: the console names the key, the source and the nearest valid key.
+//! Mistakes in each source of settings: the console and the report name the key, the source and the nearest valid key.
 
 use anyhow::Result;
+use kubeboot::timeline::What;
 
-use crate::machine::{Spec, Volume};
+use crate::machine::{Spec, Volume, report};
 use crate::scenario::{ONE, Scenario, Stage, TO_SPEAK, says};
 use crate::volumes::{self, Format};
 
@@ -59,7 +60,7 @@ fn user_data(stage: &mut Stage, text: &str, parts: &[&str]) -> Result<()> {
     })
 }
 
-/// Boots with a mistake, and looks for the parts of the message on the console.
+/// Boots with a mistake, and looks for the parts of the message on the console and in the report.
 fn named(stage: &mut Stage, parts: &[&str], mistake: impl FnOnce(&Stage, &mut Spec) -> Result<()>) -> Result<()> {
     let disk = stage.new_disk()?;
     let mut spec = stage.spec(&disk);
@@ -72,5 +73,11 @@ fn named(stage: &mut Stage, parts: &[&str], mistake: impl FnOnce(&Stage, &mut Sp
         let start = text[..fix].rfind("[    ").unwrap_or(0);
         Some(text[start..fix + end].to_owned())
     })?;
-    says(&text, parts)
+    says(&text, parts)?;
+    // Who waits for the machine hears of it too, although the settings can't be used.
+    let told = report::wait_for(machine.report(), "the error", TO_SPEAK, |what| match what {
+        What::Error { command, message } if command == "boot" => Some(message.clone()),
+        _ => None,
+    })?;
+    says(&told, parts)
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::exit::Exit;
 use crate::host::founder::{self, own_seed};
 use crate::host::root::Root;
-use crate::host::{clock, files, mounts, node, os, report::Report, systemd};
+use crate::host::{clock, files, mounts, node, os, report::Report, sources, systemd};
 use crate::kubernetes::{self, Site};
 use crate::paths;
 use crate::plan::Step;
@@ -43,14 +43,15 @@ pub fn run(_: &Args) -> Exit {
 }
 
 fn boot(root: &Root, told: &mut Told) -> Result<Exit, Stop> {
-    let force = in_force(root, told)?;
+    let force = match in_force(root, told) {
+        Ok(force) => force,
+        Err(stop) => {
+            report_to(root, told, sources::report(root).as_deref());
+            return Err(stop);
+        }
+    };
     let settings = &force.settings;
-    if let Some(device) = &settings.report
-        && let Err(error) = Report::configure(root, device)
-    {
-        told.note(&format!("events can't be sent to {device}: {error}"));
-    }
-    told.reopen_report(root);
+    report_to(root, told, settings.report.as_deref());
     operating_system(root, told, settings);
     let Some(wanted) = role(&force)? else {
         systemd::status("no role was given: asking on the console");
@@ -90,6 +91,16 @@ fn boot(root: &Root, told: &mut Told) -> Result<Exit, Stop> {
     }
     systemd::status("configured; the node's services are starting");
     Ok(Exit::Success)
+}
+
+/// Sends this boot's events to a serial device from now on, and those that were recorded before.
+fn report_to(root: &Root, told: &mut Told, device: Option<&str>) {
+    if let Some(device) = device
+        && let Err(error) = Report::configure(root, device)
+    {
+        told.note(&format!("events can't be sent to {device}: {error}"));
+    }
+    told.reopen_report(root);
 }
 
 /// `/etc/kubernetes` is kept on `/var`, except for the static pods: what runs was rendered at this boot.
