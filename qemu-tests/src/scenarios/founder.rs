@@ -67,11 +67,12 @@ pub fn images(stage: &Stage) -> Result<Volume> {
 }
 
 fn by_backend(stage: &mut Stage) -> Result<()> {
+    let images = images(stage)?;
     for backend in BACKENDS {
         let disk = stage.new_disk()?;
         let mut spec = stage.founder(&disk);
         spec.words.push(format!("kubeboot.network.backend={backend}"));
-        spec.volumes.push(images(stage)?);
+        spec.volumes.push(images.clone());
         let machine = stage.start(spec)?;
         let mut founded = stage.ready(machine).with_context(|| backend.to_owned())?;
         let config = workload::on_node(&founded.kubectl, &["cat", "/run/kubeboot/config/flannel.json"])?;
