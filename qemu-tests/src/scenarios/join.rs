@@ -187,8 +187,8 @@ fn certificates_are_renewed_in_time(kubectl: &Kubectl) -> Result<()> {
     kubectl.wait_for_pods("default", LIMIT)?;
     let nodes = [FOUNDER, WORKER];
     let on = |node: &str, command: &[&str]| workload::on(kubectl, Some(node), command);
-    let set_clocks = |by: &str| nodes.iter().try_for_each(|node| on(node, &["/usr/bin/date", "--set", by]).map(drop));
-    let digests = || nodes.map(|node| on(node, &["/usr/bin/sha256sum", CERTIFICATE]));
+    let set_clocks = |by: &str| nodes.iter().try_for_each(|node| on(node, &["date", "--set", by]).map(drop));
+    let digests = || nodes.map(|node| on(node, &["sha256sum", CERTIFICATE]));
     let before = digests().into_iter().collect::<Result<Vec<_>>>()?;
     set_clocks("+5 days")?;
     until("both kubelets' certificates to be renewed", LIMIT, PAUSE, || {
@@ -201,7 +201,7 @@ fn certificates_are_renewed_in_time(kubectl: &Kubectl) -> Result<()> {
     })?;
     set_clocks("+3 days")?;
     for node in nodes {
-        let now = on(node, &["/usr/bin/date", "--utc", "+%Y-%m-%dT%H:%M:%S"])?;
+        let now = on(node, &["date", "--utc", "+%Y-%m-%dT%H:%M:%S"])?;
         let query = [&LEASE[..], &[node, "--output=jsonpath={.spec.renewTime}"]].concat();
         kubectl.wait_for(&format!("the kubelet of {node} to renew its lease"), LIMIT, &query, |renewed| {
             renewed > now.trim()
@@ -215,7 +215,7 @@ fn certificates_are_renewed_in_time(kubectl: &Kubectl) -> Result<()> {
 fn pods_are_kept_from_enrolment(kubectl: &Kubectl) -> Result<()> {
     let founder = Network::address(0).to_string();
     for (node, of_pods) in [(FOUNDER, "input"), (WORKER, "forward")] {
-        let rules = || workload::on(kubectl, Some(node), &["/usr/sbin/nft", "list", "table", "inet", "kubeboot"]);
+        let rules = || workload::on(kubectl, Some(node), &["nft", "list", "table", "inet", "kubeboot"]);
         for (pod, chain) in [(format!("client-{node}"), of_pods), (format!("node-{node}"), "output")] {
             let before = dropped(&rules()?, chain);
             // With the pod's own network, and with the host's. Whether nc calls it a failure is its own affair.

@@ -94,6 +94,8 @@ pub fn on(kubectl: &Kubectl, node: Option<&str>, command: &[&str]) -> Result<Str
     kubectl.wait_for("the default service account", LIMIT, &["get", "serviceaccount", "default"], |_| true)?;
     kubectl.apply(&pod.to_string())?;
     kubectl.wait_for_pods("default", LIMIT)?;
-    // Process 1 has the namespaces of the node.
-    kubectl.exec(&name, &[&["nsenter", "-t", "1", "-m", "-u", "-i", "-n", "--"], command].concat())
+    // Process 1 has the namespaces of the node. By env, because busybox's nsenter takes an applet of its own before the
+    // node's program of that name.
+    let enter = ["nsenter", "-t", "1", "-m", "-u", "-i", "-n", "--", "/usr/bin/env"];
+    kubectl.exec(&name, &[&enter, command].concat())
 }
