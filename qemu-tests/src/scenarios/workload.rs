@@ -95,7 +95,7 @@ pub fn on(kubectl: &Kubectl, node: Option<&str>, command: &[&str]) -> Result<Str
     kubectl.apply(&pod.to_string())?;
     kubectl.wait_for_pods("default", LIMIT)?;
     // Process 1 has the namespaces of the node. By env, because busybox's nsenter takes an applet of its own before the
-    // node's program of that name.
-    let enter = ["nsenter", "-t", "1", "-m", "-u", "-i", "-n", "--", "/usr/bin/env"];
+    // node's program of that name; with the node's PATH, because the pod's is another.
+    let enter = ["nsenter", "-t", "1", "-m", "-u", "-i", "-n", "--", "/usr/bin/env", "PATH=/usr/sbin:/usr/bin"];
     kubectl.exec(&name, &[&enter, command].concat())
 }
