@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod commands;
 pub mod disk;
 pub mod enrolment;
+pub mod etcd;
 pub mod exit;
 pub mod facts;
 pub mod health;

@@ -23,8 +23,10 @@ pub const FROZEN: &str = "/var/lib/kubeboot/settings.json";
 pub const NODE: &str = "/var/lib/kubeboot/node.json";
 /// The key by which the cluster knows this machine again (Ed25519, PKCS#8 PEM), mode 0600. Made before it asks to join.
 pub const NODE_KEY: &str = "/var/lib/kubeboot/node.key";
-/// Where the API servers are, for a worker's balancer. JSON.
+/// Where the API servers are: for the balancer, and for whoever asks a control plane. JSON.
 pub const ENDPOINTS: &str = "/var/lib/kubeboot/endpoints.json";
+/// Of a control plane that joined: which member of etcd's it is. JSON. Written before its etcd starts for the first time.
+pub const ETCD_MEMBERSHIP: &str = "/var/lib/kubeboot/etcd.json";
 /// Says that the node was Ready once: from then on etcd's data may not be missing. Written once.
 pub const WAS_READY: &str = "/var/lib/kubeboot/was-ready";
 /// Made by the initrd at first boot.

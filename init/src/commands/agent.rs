@@ -12,9 +12,10 @@ use crate::host::enrolment::cluster::Enrolment;
 use crate::host::node::ThisNode;
 use crate::host::report::Report;
 use crate::host::root::Root;
-use crate::host::{clock, files, gates, reconcile, renewal, systemd, wait};
+use crate::host::{clock, etcd, files, gates, reconcile, renewal, systemd, wait};
 use crate::kubernetes::addons;
 use crate::paths;
+use crate::settings::Role;
 use crate::timeline::{Outcome, What};
 
 /// How often add-ons and labels are compared with what is wanted.
@@ -65,14 +66,19 @@ enum Duty {
     Enrolment,
     Labels,
     Renewals,
-    /// Of a worker: where the API servers are, for the balancer.
+    /// Where the API servers are: for a worker's balancer, and for whom a control plane that comes back asks.
     Endpoints,
 }
 
 /// A control plane's duties in the order in which they are first done. Permissions and add-ons come first: others wait for
 /// them.
-const CONTROL_PLANE: &[(Duty, Duration)] =
-    &[(Duty::AddOns, RECONCILE), (Duty::Enrolment, RECONCILE), (Duty::Labels, RECONCILE), (Duty::Renewals, RENEW)];
+const CONTROL_PLANE: &[(Duty, Duration)] = &[
+    (Duty::AddOns, RECONCILE),
+    (Duty::Enrolment, RECONCILE),
+    (Duty::Labels, RECONCILE),
+    (Duty::Renewals, RENEW),
+    (Duty::Endpoints, ENDPOINTS),
+];
 /// A worker's duties. What it may change of the cluster's objects its kubelet does.
 const WORKER: &[(Duty, Duration)] = &[(Duty::Endpoints, ENDPOINTS), (Duty::Renewals, RENEW)];
 
@@ -114,6 +120,9 @@ impl<'a> Agent<'a> {
 
     fn work(&mut self, report: &mut Report) -> String {
         let mut watch = Watch::new(clock::unix(), clock::monotonic());
+        if let Err(error) = self.vote(&mut watch, report) {
+            return error;
+        }
         let waited = self.await_api(&mut watch, report);
         if waited && self.this.is_control_plane() {
             // It has asked for the API server in vain while that started, and asks at longer and longer intervals, up to
@@ -172,6 +181,55 @@ impl<'a> Agent<'a> {
         }
     }
 
+    /// On a control plane that joined: waits until its member of etcd's has a vote, which it gets when it has all that the
+    /// others have, and starts the API server, which no member without one can answer.
+    fn vote(&mut self, watch: &mut Watch, report: &mut Report) -> Result<(), String> {
+        let Some(membership) = self.this.membership.clone().filter(|membership| !membership.voter) else {
+            return Ok(());
+        };
+        let mut backoff = wait::Backoff::new(RETRY_FIRST, RETRY_LAST);
+        let mut renewals = clock::monotonic() + FIRST_RENEW;
+        let mut said = String::new();
+        loop {
+            systemd::alive();
+            self.renew_waiting(watch, &mut renewals, report);
+            match etcd::vote(self.root, &membership, &self.this.node)? {
+                etcd::Vote::Has => break,
+                etcd::Vote::NotYet(why) => {
+                    systemd::status(&format!("etcd has no vote here yet: {why}"));
+                    if why != said {
+                        println!("etcd has no vote here yet: {why}");
+                    }
+                    said = why;
+                    backoff.pause();
+                }
+                etcd::Vote::Removed => return Err(self.removed()),
+            }
+        }
+        println!("etcd has a vote here: the API server starts");
+        self.this.membership = Some(membership.promoted());
+        renewal::first_pods(self.root, &self.this).map(drop)
+    }
+
+    /// Its place in etcd was given to another, or it was removed: what is on record of it holds no more.
+    fn removed(&self) -> String {
+        let member = "this machine's member of etcd was removed before it had a vote";
+        match files::remove(&self.root.path(paths::ETCD_MEMBERSHIP)) {
+            Ok(()) => format!("{member}. Its record was removed too. Fix: restart the machine; it then joins etcd anew"),
+            Err(error) => format!("{member}, and {} can't be removed: {error}", paths::ETCD_MEMBERSHIP),
+        }
+    }
+
+    /// With a certificate that has expired, by the new time or in the course of waiting, nobody is ever answered.
+    fn renew_waiting(&mut self, watch: &mut Watch, due: &mut Duration, report: &mut Report) {
+        if watch.was_set(clock::unix(), clock::monotonic()) || clock::monotonic() >= *due {
+            *due = clock::monotonic() + FIRST_RENEW;
+            if let Err(error) = self.renew(report) {
+                eprintln!("kubeboot: {error}");
+            }
+        }
+    }
+
     /// True when it was not ready at once: it is starting, as at each boot of a control plane.
     fn await_api(&mut self, watch: &mut Watch, report: &mut Report) -> bool {
         systemd::status("waiting for the API server");
@@ -181,13 +239,7 @@ impl<'a> Agent<'a> {
         while !matches!(self.api.text("/readyz"), Ok((200, _))) {
             waited = true;
             systemd::alive();
-            // With a certificate that has expired, by the new time or in the course of waiting, nobody ever says ready.
-            if watch.was_set(clock::unix(), clock::monotonic()) || clock::monotonic() >= renewals {
-                renewals = clock::monotonic() + FIRST_RENEW;
-                if let Err(error) = self.renew(report) {
-                    eprintln!("kubeboot: {error}");
-                }
-            }
+            self.renew_waiting(watch, &mut renewals, report);
             self.find_servers();
             backoff.pause();
         }
@@ -216,8 +268,8 @@ impl<'a> Agent<'a> {
         systemd::status("waiting for the node to be Ready");
         let node = &self.this.node.name;
         let boot = gates::boot_id(self.root);
-        // On a worker the controller-manager is there already.
-        let mut has_block = !self.this.is_control_plane();
+        // In a cluster that a machine joins the controller-manager is there already.
+        let mut has_block = self.this.settings.role != Some(Role::Init);
         let ready = wait::until("the node to be Ready", NODE, RETRY_FIRST, || {
             systemd::alive();
             let words = |error: ApiError| error.to_string();
@@ -350,6 +402,5 @@ mod tests {
     fn a_worker_changes_none_of_the_clusters_objects() {
         let of_a_worker: Vec<Duty> = WORKER.iter().map(|(duty, _)| *duty).collect();
         assert_eq!(of_a_worker, [Duty::Endpoints, Duty::Renewals]);
-        assert!(CONTROL_PLANE.iter().all(|(duty, _)| *duty != Duty::Endpoints));
     }
 }

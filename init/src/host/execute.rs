@@ -19,7 +19,7 @@ use crate::paths;
 use crate::plan::Step;
 use crate::plan::founder::{SERVICE_ACCOUNT_KEY, SERVICE_ACCOUNT_PUBLIC_KEY};
 use crate::plan::record::{Cluster, Endpoints};
-use crate::token::{Seed, Token};
+use crate::token::{Joiner, Seed, Token};
 
 /// A step that failed. What was in place before still is; the next boot goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +140,7 @@ impl<'a> Executor<'a> {
             Step::Join { .. } => {
                 let granted = self.granted()?;
                 self.stage(paths::CLUSTER, granted.enrolled.cluster.text().as_bytes(), 0o600)?;
+                self.take_keys(granted)?;
                 self.take(granted, &Leaf::OF_EVERY_NODE)
             }
             Step::Return { leaves, .. } => self.take(self.granted()?, leaves),
@@ -169,6 +170,18 @@ impl<'a> Executor<'a> {
             self.keep(leaf, Authority::Cluster, &pair)?;
         }
         Ok(())
+    }
+
+    /// Stages the secrets that every control plane holds: a worker is granted none.
+    fn take_keys(&mut self, granted: &Granted) -> Result<(), Reason> {
+        let grant = &granted.enrolled.grant;
+        for (key, secret) in &grant.keys {
+            self.stage(key.path(), secret, 0o600)?;
+        }
+        match grant.role {
+            Joiner::Worker => Ok(()),
+            Joiner::ControlPlane => self.stage(paths::MESH_KEY, grant.mesh_key.as_ref(), 0o600),
+        }
     }
 
     fn directory(&self, path: &str, mode: u32) -> Result<(), Reason> {

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod console;
 pub mod disk;
 pub mod enrolment;
+pub mod etcd;
 pub mod execute;
 pub mod facts;
 pub mod files;

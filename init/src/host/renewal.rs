@@ -122,11 +122,21 @@ pub fn static_pods(root: &Root, this: &ThisNode) -> Result<Vec<String>, String> 
     founder::render(root, &site, &manifests)
 }
 
+/// Renders the static pods that the API server is made of, and returns the manifests that were written.
+///
+/// # Errors
+/// In words: the file, and what the system said.
+pub fn first_pods(root: &Root, this: &ThisNode) -> Result<Vec<String>, String> {
+    let site = site(root, this);
+    founder::render(root, &site, &static_pods::first(&site))
+}
+
 fn site<'a>(root: &Root, this: &'a ThisNode) -> Site<'a> {
     Site {
         settings: &this.settings,
         node: &this.node,
         cluster: &this.cluster.id,
+        membership: this.membership.clone(),
         // Static pods use the host's network: no interface's MTU is in their manifests.
         mtu: 0,
         host_authorities: founder::host_authorities(root),

@@ -100,17 +100,36 @@ pub fn joined(sight: &Sight) -> bool {
 /// # Errors
 /// [`Damaged`]: something that a node can't get again is missing or damaged.
 pub fn plan(worker: &Worker, sight: &Sight, now: Unix, when: When) -> Result<Vec<Step>, Damaged> {
+    plan_for(worker, sight, now, when, &Beside { directories: &[], kubeconfigs: &kubeconfigs() })
+}
+
+/// What goes beside that which every machine that joins has.
+pub(super) struct Beside<'a> {
+    /// Further directories.
+    pub(super) directories: &'a [parts::Directory],
+    /// Kubeconfigs that refer to files, with their contents.
+    pub(super) kubeconfigs: &'a [(&'static str, String)],
+}
+
+/// The plan of a machine that joins, whatever as.
+pub(super) fn plan_for(
+    worker: &Worker,
+    sight: &Sight,
+    now: Unix,
+    when: When,
+    beside: &Beside<'_>,
+) -> Result<Vec<Step>, Damaged> {
     let found = Found { worker, sight, now, joined: joined(sight) };
     let mut steps = Vec::new();
     let mut flushed = 0;
     for part in ORDER {
         match part {
             Part::Strays => steps.extend(parts::strays(sight)),
-            Part::Directories => steps.extend(parts::directories(sight, &[])),
+            Part::Directories => steps.extend(parts::directories(sight, beside.directories)),
             Part::Node => steps.extend(found.node()?),
             Part::Key => steps.extend(found.key()?),
             Part::Enrolment => steps.extend(found.enrolment(when)?),
-            Part::Kubeconfigs => steps.extend(parts::kubeconfigs(sight, kubeconfigs())),
+            Part::Kubeconfigs => steps.extend(parts::kubeconfigs(sight, beside.kubeconfigs.to_vec())),
             Part::Freeze => steps.extend(found.freeze()),
             Part::Flush if steps.len() > flushed => steps.push(Step::Flush),
             Part::Flush => {}

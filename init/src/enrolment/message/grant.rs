@@ -7,6 +7,9 @@ use zeroize::Zeroizing;
 use super::hello::joiner_code;
 use crate::certificates::Authority;
 use crate::enrolment::wire::{Malformed, Reader, Writer};
+use crate::kubernetes::encryption;
+use crate::paths;
+use crate::plan::founder::SERVICE_ACCOUNT_KEY;
 use crate::plan::record::Endpoints;
 use crate::token::Joiner;
 
@@ -52,6 +55,16 @@ impl Key {
         Key::Encryption,
         Key::Identity,
     ];
+
+    /// Where a control plane keeps it, mode 0600.
+    pub fn path(self) -> &'static str {
+        match self {
+            Key::Authority(authority) => authority.key(),
+            Key::ServiceAccount => SERVICE_ACCOUNT_KEY,
+            Key::Encryption => encryption::PATH,
+            Key::Identity => paths::IDENTITY_KEY,
+        }
+    }
 
     fn code(self) -> u8 {
         match self {

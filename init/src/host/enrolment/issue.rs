@@ -14,9 +14,8 @@ use crate::host::node::ThisNode;
 use crate::host::random;
 use crate::host::reconcile;
 use crate::host::root::Root;
-use crate::kubernetes::{API_PORT, encryption};
+use crate::kubernetes::API_PORT;
 use crate::paths;
-use crate::plan::founder::SERVICE_ACCOUNT_KEY;
 use crate::settings::shared;
 use crate::token::Joiner;
 
@@ -61,13 +60,7 @@ fn certificate(root: &Root, issue: &Issue, now: Unix) -> Result<String, String> 
 }
 
 fn held(root: &Root, key: Key) -> Result<Held, String> {
-    let path = match key {
-        Key::Authority(authority) => authority.key(),
-        Key::ServiceAccount => SERVICE_ACCOUNT_KEY,
-        Key::Encryption => encryption::PATH,
-        Key::Identity => paths::IDENTITY_KEY,
-    };
-    bytes(root, path).map(|bytes| (key, bytes))
+    bytes(root, key.path()).map(|bytes| (key, bytes))
 }
 
 /// The API servers: those that they name themselves, or else this machine's own.
