@@ -215,7 +215,9 @@ impl<'a> Agent<'a> {
     fn removed(&self) -> String {
         let member = "this machine's member of etcd was removed before it had a vote";
         match files::remove(&self.root.path(paths::ETCD_MEMBERSHIP)) {
-            Ok(()) => format!("{member}. Its record was removed too. Fix: restart the machine; it then joins etcd anew"),
+            Ok(()) => {
+                format!("{member}. Its record was removed too. Fix: restart the machine; it then joins etcd anew")
+            }
             Err(error) => format!("{member}, and {} can't be removed: {error}", paths::ETCD_MEMBERSHIP),
         }
     }

@@ -46,7 +46,10 @@ impl Member {
     pub fn list(answer: &Value) -> Result<Vec<Member>, String> {
         let members = answer.get("members").and_then(Value::as_array);
         let members = members.ok_or("expected a list of members, found none")?;
-        members.iter().map(|member| Self::read(member).ok_or_else(|| format!("expected a member, found {member}"))).collect()
+        members
+            .iter()
+            .map(|member| Self::read(member).ok_or_else(|| format!("expected a member, found {member}")))
+            .collect()
     }
 
     /// Zero values are left out of JSON, as protobuf has it.

@@ -141,7 +141,9 @@ impl<'a> Executor<'a> {
                 let granted = self.granted()?;
                 self.stage(paths::CLUSTER, granted.enrolled.cluster.text().as_bytes(), 0o600)?;
                 self.take_keys(granted)?;
-                self.take(granted, &Leaf::OF_EVERY_NODE)
+                // A control plane issues its own by the keys that it was just given.
+                let leaves = if granted.enrolled.grant.keys.is_empty() { &Leaf::OF_EVERY_NODE[..] } else { &[] };
+                self.take(granted, leaves)
             }
             Step::Return { leaves, .. } => self.take(self.granted()?, leaves),
             Step::Freeze { .. } => {

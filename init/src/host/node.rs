@@ -3,8 +3,8 @@
 use serde::de::DeserializeOwned;
 
 use super::api::{Api, ApiError};
-use super::{etcd, files};
 use super::root::Root;
+use super::{etcd, files};
 use crate::etcd::Membership;
 use crate::health::Expected;
 use crate::kubernetes::{self, kubeconfig, static_pods};

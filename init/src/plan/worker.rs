@@ -71,17 +71,17 @@ impl Worker {
         let mut files: Vec<String> =
             [paths::CLUSTER, paths::NODE, paths::NODE_KEY, paths::ENDPOINTS, paths::FROZEN].map(str::to_owned).into();
         files.extend(AUTHORITIES.map(|authority| authority.certificate().to_owned()));
-        files.extend(self.leaves().iter().flat_map(|(leaf, _)| leaf.form().paths()).map(str::to_owned));
+        files.extend(Leaf::OF_EVERY_NODE.iter().flat_map(|leaf| leaf.form().paths()).map(str::to_owned));
         files.extend(kubeconfigs().into_iter().map(|(path, _)| path.to_owned()));
         parts::add_strays(&mut files);
         files.extend(parts::directory_paths(&[]));
         files
     }
 
-    /// The certificates that this node has, and what they say. Which of them its services use is the cluster's choice,
-    /// which a machine learns with them: it has all.
-    pub fn leaves(&self) -> [(Leaf, Request); 4] {
-        of_every_node(&self.node.name, self.node.address)
+    /// The certificates that this node has, and what they say for its node key. Which of them its services use is the
+    /// cluster's choice, which a machine learns with them: it has all.
+    pub fn leaves(&self, key: &[u8; 32]) -> [(Leaf, Request); 4] {
+        of_every_node(&self.node.name, self.node.address, key)
     }
 }
 
@@ -218,7 +218,10 @@ impl Found<'_> {
     /// Certificates that are not what they should be. Without its authority none can be judged.
     fn faults(&self, when: When) -> Result<Vec<(Leaf, Fault)>, Damaged> {
         let mut faults = Vec::new();
-        for (leaf, request) in self.worker.leaves() {
+        let key = state::file(self.sight, paths::NODE_KEY).and_then(check::ed25519_public_half).ok();
+        // A node without its key went no further than that.
+        let key: [u8; 32] = key.and_then(|key| key.try_into().ok()).unwrap_or_default();
+        for (leaf, request) in self.worker.leaves(&key) {
             let verdict = match self.authority(request.authority)? {
                 Ok(authority) => state::leaf(self.sight, leaf, &request, &authority, "", self.now),
                 Err(fault) => Err(fault),

@@ -240,7 +240,8 @@ pub fn node(name: &str, role: Role, number: u8) -> NodeRecord {
 /// A machine that asks under this name; its address comes from its number.
 pub fn machine(name: &str, number: u8) -> Machine {
     let address = [192, 0, 2, number].into();
-    let requests = profile::of_every_node(name, address).map(|(_, request)| sample::signing_request(&request, |_| {}));
+    let requests = profile::of_every_node(name, address, &key(number).public())
+        .map(|(_, request)| sample::signing_request(&request, |_| {}));
     Machine { name: name.into(), address, release: "1.37.2-4".parse().unwrap(), requests }
 }
 

@@ -42,7 +42,7 @@ pub fn act(
 /// Every certificate of the node, for `kubeboot status`.
 pub fn certificates(root: &Root, worker: &Worker) -> (Vec<Listed>, Unix) {
     let now = clock::unix();
-    (plan::certificates_of_worker(worker, &look(root, worker), now), now)
+    (plan::certificates_of_worker(&look(root, worker), now), now)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::certificates::signing_request::check_node;
-use crate::certificates::{Authority, DAY};
+use crate::certificates::{Authority, DAY, check};
 use crate::enrolment::joiner::Enrolled;
 use crate::enrolment::message::Grant;
 use crate::host::keys::{self, Signer};
@@ -16,7 +16,7 @@ use crate::kubernetes::sample;
 use crate::paths;
 use crate::plan::Damaged;
 use crate::plan::record::Cluster;
-use crate::plan::worker::{AUTHORITIES, When, plan};
+use crate::plan::worker::{AUTHORITIES, When, plan, split};
 use crate::settings::Role;
 use crate::settings::frozen::Frozen;
 use crate::token::{Joiner, Seed};
@@ -36,11 +36,12 @@ impl Canned {
         Canned { record, signers: AUTHORITIES.map(signer).into() }
     }
 
-    fn grant(&self, now: Unix) -> Granted {
+    /// What is granted to the machine with this node key.
+    fn grant(&self, key: &[u8; 32], now: Unix) -> Granted {
         let worker = worker();
-        let made = worker.leaves().map(|(_, request)| keys::signing_request(&request).unwrap());
+        let made = worker.leaves(key).map(|(_, request)| keys::signing_request(&request).unwrap());
         let requests = made.each_ref().map(|(der, _)| der.clone());
-        let checked = check_node(&requests, &worker.node.name, worker.node.address).unwrap();
+        let checked = check_node(&requests, &worker.node.name, worker.node.address, key).unwrap();
         let signer = |which| &self.signers.iter().find(|(one, _)| *one == which).unwrap().1;
         let certificates: Vec<String> = checked
             .iter()
@@ -78,12 +79,23 @@ fn planned(root: &Root, now: Unix, when: When) -> Result<Vec<Step>, Damaged> {
 /// `operations`.
 fn boot(root: &Root, canned: &Canned, now: Unix, operations: Option<u32>) -> bool {
     let steps = planned(root, now, When::Lost).unwrap();
-    let granted = canned.grant(now);
-    let mut executor = Executor::new(root, now, String::new(), None).with(&granted);
+    let (before, after) = split(&steps).unwrap_or((&steps, &[]));
+    let granted;
+    let mut executor = Executor::new(root, now, String::new(), None);
     if let Some(operations) = operations {
         executor = executor.cut_after(operations);
     }
-    executor.run(&steps, |_, _| {}).is_ok()
+    if executor.run(before, |_, _| {}).is_err() {
+        return false;
+    }
+    granted = canned.grant(&node_key(root), now);
+    executor.with(&granted).run(after, |_, _| {}).is_ok()
+}
+
+/// The public half of the machine's node key.
+fn node_key(root: &Root) -> [u8; 32] {
+    let key = std::fs::read(root.path(paths::NODE_KEY)).unwrap();
+    check::ed25519_public_half(&key).unwrap().try_into().unwrap()
 }
 
 fn join(root: &Root, canned: &Canned, now: Unix) {

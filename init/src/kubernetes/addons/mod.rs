@@ -3,6 +3,7 @@
 pub mod coredns;
 pub mod inventory;
 pub mod rbac;
+mod removed;
 
 use std::collections::BTreeMap;
 
@@ -25,7 +26,7 @@ pub struct AddOn {
 /// What is to be applied: the permissions that kubeboot itself needs, then the add-ons of the settings in their order.
 /// `name_servers` says whether the machine has any.
 pub fn wanted(settings: &Settings, name_servers: bool) -> Vec<AddOn> {
-    let mut addons = vec![AddOn { name: rbac::NAME, objects: rbac::objects() }];
+    let mut addons = vec![AddOn { name: rbac::NAME, objects: [rbac::objects(), removed::objects()].concat() }];
     for name in &settings.addons {
         if name == coredns::NAME {
             addons.push(AddOn { name: coredns::NAME, objects: coredns::objects(settings, name_servers) });

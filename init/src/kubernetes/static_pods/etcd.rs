@@ -89,9 +89,8 @@ mod tests {
         let pod = learner.iter().find(|render| render.path.ends_with("/etcd.yaml")).expect("etcd runs");
         let flags = "--initial-cluster=one=https://192.0.2.10:2380,zero=https://192.0.2.9:2380";
         assert!(pod.contents.contains(flags) && pod.contents.contains("--initial-cluster-state=existing"));
-        let has_api_server = |all: &[crate::kubernetes::Render]| {
-            all.iter().any(|render| render.path.ends_with("/kube-apiserver.yaml"))
-        };
+        let has_api_server =
+            |all: &[crate::kubernetes::Render]| all.iter().any(|render| render.path.ends_with("/kube-apiserver.yaml"));
         assert!(!has_api_server(&learner));
         site.membership = Some(membership.promoted());
         let voter = renders(&site);

@@ -175,7 +175,8 @@ fn join_from(address: &SocketAddr, name: &str, own: IpAddr, token: JoinToken) ->
 }
 
 fn machine(name: &str, address: IpAddr) -> Machine {
-    let requests = profile::of_every_node(name, address).map(|(_, request)| sample::signing_request(&request, |_| {}));
+    let requests = profile::of_every_node(name, address, &node_key(name).public())
+        .map(|(_, request)| sample::signing_request(&request, |_| {}));
     Machine { name: name.into(), address, release: "1.37.2-4".parse().unwrap(), requests }
 }
 
