@@ -15,6 +15,7 @@ pub mod health;
 pub mod host;
 pub mod kubernetes;
 pub mod mesh;
+pub mod node_removal;
 pub mod paths;
 pub mod plan;
 pub mod preflight;

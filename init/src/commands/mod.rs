@@ -8,6 +8,7 @@ mod health;
 mod images;
 mod init;
 mod join;
+mod node;
 mod os_health;
 mod plan;
 mod preflight;
@@ -68,6 +69,8 @@ enum Command {
     Reset(reset::Args),
     /// Show how long each phase of this boot took
     Timeline(timeline::Args),
+    /// Remove nodes from the cluster
+    Node(node::Args),
     /// Make tokens
     Token(token::Args),
     /// Pick the release to boot, check it, and mount it as the seat
@@ -110,6 +113,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Reset(args) => reset::run(&args),
         Command::Timeline(args) => timeline::run(&args),
+        Command::Node(args) => node::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Slot(args) => slot::run(&args),
         Command::Images(args) => images::run(&args),

@@ -19,6 +19,7 @@ pub mod keys;
 pub mod machine_id;
 pub mod mounts;
 pub mod node;
+pub mod node_removal;
 pub mod observe;
 pub mod oci;
 pub mod os;
