@@ -108,7 +108,9 @@ impl Removal {
             match (pods.first(), refused.first()) {
                 (None, _) => Ok(()),
                 (Some(_), Some(why)) => Err(format!("{} still run there; {why}", pods.len())),
-                (Some(pod), None) => Err(format!("{} still run there, such as {}/{}", pods.len(), pod.namespace, pod.name)),
+                (Some(pod), None) => {
+                    Err(format!("{} still run there, such as {}/{}", pods.len(), pod.namespace, pod.name))
+                }
             }
         });
         drained.map_err(|late| {

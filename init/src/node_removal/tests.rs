@@ -58,7 +58,8 @@ fn what_is_refused_says_why_and_the_way_out() {
 #[test]
 fn pods_that_can_not_move_stay() {
     let pod = |name: &str, metadata: Value, phase: &str| {
-        let mut pod = json!({"metadata": {"namespace": "default", "name": name, "uid": name}, "status": {"phase": phase}});
+        let mut pod =
+            json!({"metadata": {"namespace": "default", "name": name, "uid": name}, "status": {"phase": phase}});
         for (key, value) in metadata.as_object().into_iter().flatten() {
             pod["metadata"][key] = value.clone();
         }

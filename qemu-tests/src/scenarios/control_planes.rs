@@ -9,14 +9,14 @@ use serde_json::Value;
 use super::join::{FOUNDER, Tokens, WORKER, await_node, founder_of, joiner_of, worker_of};
 use super::{founder, workload};
 use crate::kubectl::Kubectl;
-use crate::machine::Machine;
+use crate::machine::{Machine, Spec, Volume};
 use crate::machine::network::Network;
 use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, stop};
 use crate::wait::{Look, until};
 
 /// The scenarios of this file.
 pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "Control planes join at once, and the API outlives any one of three",
+    name: "Control planes join at once, the API outlives one of three, and a new machine replaces it",
     needs: Needs { machines: 4, ..ONE },
     long: false,
     run: three_control_planes,
@@ -36,11 +36,10 @@ fn three_control_planes(stage: &mut Stage) -> Result<()> {
     let start = Instant::now();
     let second = joiner_of(stage, Joiner::ControlPlane, SECOND, 2, &tokens, &images)?;
     let third = joiner_of(stage, Joiner::ControlPlane, THIRD, 3, &tokens, &images)?;
-    let (founder, worker) = (founder_of(stage, &tokens, &images)?, worker_of(stage, &tokens, &images)?);
-    let again = founder.clone();
+    let (founder, worker_spec) = (founder_of(stage, &tokens, &images)?, worker_of(stage, &tokens, &images)?);
     let mut second = stage.start(second)?;
     let mut third = stage.start(third)?;
-    let mut worker = stage.start(worker)?;
+    let mut worker = stage.start(worker_spec.clone())?;
     let founder = stage.start(founder)?;
     let mut founded = stage.ready(founder)?;
     let to_found = start.elapsed();
@@ -57,14 +56,75 @@ fn three_control_planes(stage: &mut Stage) -> Result<()> {
     // Each control plane gives its own operators certificates; the cluster's authority is one.
     let kubectl = stage.granted(&*second)?;
     founded.machine.cut_power()?;
-    outlives(&kubectl).inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
-    let mut founder = stage.start(again)?;
-    await_ready_again(&kubectl, &*founder)?;
-    await_members(&kubectl)?;
-    for machine in [&mut worker, &mut third, &mut second, &mut founder] {
+    let mut replaced = outlives(&kubectl)
+        .and_then(|()| replace_the_founder(stage, &kubectl, &images))
+        .inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
+    worker.cut_power()?;
+    let mut worker = a_removed_worker_stays_out(stage, &kubectl, worker_spec)
+        .inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
+    for machine in [&mut worker, &mut third, &mut second, &mut replaced] {
         stop(&mut **machine)?;
     }
     Ok(())
+}
+
+/// Runs kubeboot on a node, and gives what it said, whether it failed or not.
+fn kubeboot(kubectl: &Kubectl, node: &str, words: &[&str]) -> String {
+    let command = [&["/run/kubeboot/slot/bin/kubeboot"], words].concat();
+    workload::on(kubectl, Some(node), &command).unwrap_or_else(|error| format!("{error:#}"))
+}
+
+/// The lost founder is replaced by the commands that `kubeboot status` gives, and by a new machine under its name.
+fn replace_the_founder(stage: &mut Stage, kubectl: &Kubectl, images: &Volume) -> Result<Box<dyn Machine>> {
+    let remove = format!("on {SECOND}: kubeboot node remove {FOUNDER}");
+    until("a worker's status to say what is lost", LIMIT, PAUSE, || {
+        let status = kubeboot(kubectl, WORKER, &["status"]);
+        let lost = status.lines().any(|line| line.trim().starts_with("LOST") && line.contains(FOUNDER));
+        if lost && status.contains(&remove) { Look::Holds(()) } else { Look::NotYet(status) }
+    })?;
+    let refused = kubeboot(kubectl, SECOND, &["node", "remove", THIRD]);
+    ensure!(refused.contains("etcd could not decide any more"), "removing a second of three was answered: {refused}");
+    let removed = kubeboot(kubectl, SECOND, &["node", "remove", FOUNDER]);
+    ensure!(removed.contains("etcd goes on without its member"), "removing the founder was answered: {removed}");
+    let made = kubeboot(kubectl, SECOND, &["token", "create", "--role", "control-plane", "--output", "json"]);
+    let made: Value = serde_json::from_str(&made).with_context(|| format!("token create answered: {made}"))?;
+    let token = made["token"].as_str().context("token create gave no token")?;
+    let disk = stage.disk_of("replacement")?;
+    let mut spec = stage.spec(&disk);
+    spec.name = "replacement".into();
+    let join = format!("kubeboot.join={}", Network::address(2));
+    spec.words.extend(["kubeboot.role=control-plane".into(), join, format!("kubeboot.name={FOUNDER}")]);
+    spec.credentials.push(("kubeboot.token".into(), token.as_bytes().to_vec()));
+    spec.volumes.push(images.clone());
+    let machine = stage.start(spec)?;
+    await_node(kubectl, FOUNDER, &*machine)?;
+    await_members(kubectl)?;
+    Ok(machine)
+}
+
+/// A worker that was removed, and is switched on again with all that it had, is no node any more.
+fn a_removed_worker_stays_out(stage: &mut Stage, kubectl: &Kubectl, spec: Spec) -> Result<Box<dyn Machine>> {
+    let removed = kubeboot(kubectl, SECOND, &["node", "remove", WORKER, "--without-drain"]);
+    ensure!(removed.contains("its name is free"), "removing the worker was answered: {removed}");
+    let machine = stage.start(spec)?;
+    let user = format!("system:node:{WORKER}");
+    let servers = [FOUNDER, SECOND, THIRD];
+    until("an API server to refuse the removed worker, with the reason in its audit log", TO_READY, PAUSE, || {
+        let mut seen = String::new();
+        for server in servers {
+            let log = workload::on(kubectl, Some(server), &["grep", &user, "/var/log/kubernetes/audit.log"]);
+            let log = log.unwrap_or_default();
+            if log.contains("this machine was removed from the cluster") {
+                return Look::Holds(());
+            }
+            seen = log.lines().last().unwrap_or_default().to_owned();
+        }
+        Look::NotYet(seen)
+    })
+    .with_context(|| crate::transcript::last_lines(&machine.console().text(), 30))?;
+    let nodes = kubectl.run(&["get", "nodes", "-o", "name"])?;
+    ensure!(!nodes.contains(WORKER), "the removed worker is a node again: {nodes}");
+    Ok(machine)
 }
 
 /// Three API servers serve, which needs as many members of etcd with a vote: each asks only the one beside it.
@@ -99,13 +159,4 @@ fn outlives(kubectl: &Kubectl) -> Result<()> {
     let servers = view["servers"].as_array().map_or(0, Vec::len);
     ensure!(servers >= 2, "the worker's balancer knows of {servers} API servers: {view}");
     Ok(())
-}
-
-/// The founder comes back by itself, and catches up.
-fn await_ready_again(kubectl: &Kubectl, founder: &dyn Machine) -> Result<()> {
-    let ready = crate::machine::report::wait_for(founder.report(), "the founder to be ready again", TO_READY, |what| {
-        matches!(what, kubeboot::timeline::What::Ready { .. }).then_some(())
-    });
-    ready.with_context(|| crate::transcript::last_lines(&founder.console().text(), 30))?;
-    await_node(kubectl, FOUNDER, founder)
 }
