@@ -17,6 +17,7 @@ pub mod packet;
 mod random;
 pub mod record;
 pub mod store;
+pub mod stored;
 pub mod sync;
 mod wire;
 

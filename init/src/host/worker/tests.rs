@@ -13,6 +13,7 @@ use crate::enrolment::message::Grant;
 use crate::host::keys::{self, Signer};
 use crate::host::sample::{NOW, files, lines, machine};
 use crate::kubernetes::sample;
+use crate::mesh::MeshKey;
 use crate::paths;
 use crate::plan::Damaged;
 use crate::plan::record::Cluster;
@@ -48,7 +49,7 @@ impl Canned {
             .collect();
         let grant = Grant {
             role: Joiner::Worker,
-            mesh_key: Zeroizing::new([3; 32]),
+            mesh_key: MeshKey::new(2, Zeroizing::new([3; 32])),
             endpoints: vec!["192.0.2.11:6443".parse().unwrap()],
             settings: String::new(),
             authorities: self.signers.iter().map(|(which, signer)| (*which, signer.certificate.clone())).collect(),

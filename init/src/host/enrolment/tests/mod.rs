@@ -28,6 +28,7 @@ use crate::host::enrolment::channel::{Broken, Channel, Times};
 use crate::host::enrolment::store::{Objects, Store};
 use crate::host::enrolment::{server, tls};
 use crate::host::{clock, random, wait};
+use crate::mesh::MeshKey;
 use crate::settings::Cidr;
 use crate::token::{JoinToken, Joiner as Role, SECRET, Seed, SigningKey};
 
@@ -81,7 +82,7 @@ impl server::Cluster for Cluster {
         let wanted = [Authority::Cluster, Authority::KubeletServing];
         Ok(Grant {
             role: admission.node.role,
-            mesh_key: Zeroizing::new([7; 32]),
+            mesh_key: MeshKey::new(1, Zeroizing::new([7; 32])),
             endpoints: vec!["192.0.2.10:6443".parse().unwrap()],
             settings: String::new(),
             authorities: wanted.map(|one| (one, self.authorities[&one].certificate.clone())).into(),

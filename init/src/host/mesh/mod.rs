@@ -1,0 +1,3 @@
+//! The mesh on a real machine.
+
+pub mod disk;
