@@ -40,6 +40,9 @@ enum Phase {
     Exchanging(Wants),
     /// The other asks.
     Serving { parts: Option<Parts>, key_epoch: u64 },
+    /// Somebody asks whom this node does not know as a member: anybody can make a node key. It gets nothing, and what it
+    /// brings is taken as far as a control plane signed it: it may be a member that has a newer mesh key than this node.
+    Listening,
 }
 
 /// What is still to be given and got.
@@ -219,7 +222,10 @@ impl Mesh {
             self.out.push(Action::Close(id));
             return;
         }
-        let phase = Phase::Serving { parts: None, key_epoch: u64::MAX };
+        let phase = match self.member(&peer) {
+            Some(_) => Phase::Serving { parts: None, key_epoch: u64::MAX },
+            None => Phase::Listening,
+        };
         let peer = peer.handle();
         self.streams.streams.push(Stream { id, peer, opened_here: false, phase, rounds: 0, ends: now + IDLE });
     }
@@ -268,6 +274,19 @@ impl Mesh {
                 }
                 let members = exchange.members.iter().copied();
                 self.give(stream, members, exchange.records.iter().copied(), (Vec::new(), Vec::new()), theirs);
+                true
+            }
+            (Phase::Listening, Message::Summary(_)) => {
+                let parts = Parts { members: [0; 4], records: u64::MAX };
+                let key_epoch = self.ring.newest().epoch;
+                let nothing = Versions { key_epoch, parts, members_done: true, done: true, ..Versions::default() };
+                self.transmit(stream.id, &Message::Versions(nothing));
+                true
+            }
+            (Phase::Listening, Message::Exchange(mut exchange)) => {
+                exchange.news.retain(|update| matches!(update, Update::Record(_)));
+                self.take_exchange(now, stream.peer, &exchange);
+                self.transmit(stream.id, &Message::Exchange(Exchange::default()));
                 true
             }
             (Phase::Comparing(wants, cursor), Message::Versions(versions)) => {
@@ -335,6 +354,7 @@ impl Mesh {
     /// Compares a page with what this node holds. Says where the next one begins, if there is one.
     fn compare(&mut self, now: Time, wants: &mut Wants, cursor: Cursor, page: &Versions) -> Option<Cursor> {
         wants.key_epoch = page.key_epoch;
+        self.told_epoch = self.told_epoch.max(page.key_epoch);
         if !cursor.members_done {
             self.compare_members(now, wants, cursor, page);
         }
