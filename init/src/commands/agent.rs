@@ -9,12 +9,14 @@ use std::time::Duration;
 use crate::exit::Exit;
 use crate::host::api::{Api, ApiError};
 use crate::host::enrolment::cluster::Enrolment;
+use crate::host::mesh::keeper::Keeper;
 use crate::host::node::ThisNode;
 use crate::host::report::Report;
 use crate::host::root::Root;
 use crate::host::{clock, files, gates, reconcile, renewal, systemd, wait};
 use crate::kubernetes::addons;
 use crate::paths;
+use crate::plan::record::Endpoints;
 use crate::timeline::{Outcome, What};
 
 /// How often add-ons and labels are compared with what is wanted.
@@ -23,6 +25,8 @@ const RECONCILE: Duration = Duration::from_secs(300);
 const RENEW: Duration = Duration::from_secs(1800);
 /// How often a worker asks where the API servers are: control planes come and go by hand, and one that stays is enough.
 const ENDPOINTS: Duration = Duration::from_secs(30);
+/// How often the mesh is told what the cluster says, and asked how it stands.
+const MESH: Duration = Duration::from_secs(15);
 /// How long no API server answers before a worker asks a control plane where they are, and between asking.
 const LOST: Duration = Duration::from_secs(60);
 /// When they are first looked at: boot has just done so, but a time server may have set the clock since.
@@ -67,14 +71,20 @@ enum Duty {
     Renewals,
     /// Of a worker: where the API servers are, for the balancer.
     Endpoints,
+    Mesh,
 }
 
 /// A control plane's duties in the order in which they are first done. Permissions and add-ons come first: others wait for
 /// them.
-const CONTROL_PLANE: &[(Duty, Duration)] =
-    &[(Duty::AddOns, RECONCILE), (Duty::Enrolment, RECONCILE), (Duty::Labels, RECONCILE), (Duty::Renewals, RENEW)];
+const CONTROL_PLANE: &[(Duty, Duration)] = &[
+    (Duty::AddOns, RECONCILE),
+    (Duty::Enrolment, RECONCILE),
+    (Duty::Labels, RECONCILE),
+    (Duty::Renewals, RENEW),
+    (Duty::Mesh, MESH),
+];
 /// A worker's duties. What it may change of the cluster's objects its kubelet does.
-const WORKER: &[(Duty, Duration)] = &[(Duty::Endpoints, ENDPOINTS), (Duty::Renewals, RENEW)];
+const WORKER: &[(Duty, Duration)] = &[(Duty::Endpoints, ENDPOINTS), (Duty::Renewals, RENEW), (Duty::Mesh, MESH)];
 
 /// Notices that the clock was set: wall time moves as monotonic time does, or somebody moved it.
 struct Watch {
@@ -101,6 +111,8 @@ struct Agent<'a> {
     api: Api,
     /// Once machines are taken in.
     enrolment: Option<Arc<Enrolment>>,
+    /// None if its thread could not be started.
+    mesh: Option<Keeper>,
     /// When an API server answered last, or a control plane was asked where they are.
     heard: Duration,
 }
@@ -109,10 +121,19 @@ impl<'a> Agent<'a> {
     fn new(root: &'a Root) -> Result<Self, String> {
         let this = ThisNode::load(root)?;
         let api = this.api(root).map_err(|error| error.to_string())?;
-        Ok(Agent { root, this, api, enrolment: None, heard: clock::monotonic() })
+        Ok(Agent { root, this, api, enrolment: None, mesh: None, heard: clock::monotonic() })
+    }
+
+    /// The mesh runs beside everything else, and nothing waits for it.
+    fn start_mesh(&mut self) {
+        match Keeper::new(self.root, &self.this) {
+            Ok(keeper) => self.mesh = Some(keeper),
+            Err(error) => eprintln!("kubeboot: the mesh does not run: {error}"),
+        }
     }
 
     fn work(&mut self, report: &mut Report) -> String {
+        self.start_mesh();
         let mut watch = Watch::new(clock::unix(), clock::monotonic());
         let waited = self.await_api(&mut watch, report);
         if waited && self.this.is_control_plane() {
@@ -240,6 +261,7 @@ impl<'a> Agent<'a> {
             Duty::Enrolment => self.enrolment(),
             Duty::Renewals => self.renew(report),
             Duty::Endpoints => self.endpoints().map(|()| true),
+            Duty::Mesh => self.tend_mesh().map(|()| true),
         }
     }
 
@@ -264,7 +286,14 @@ impl<'a> Agent<'a> {
             _ => self.heard = clock::monotonic(),
         }
         // An answer that names nobody says nothing of where they are: what was known before stays.
-        let Some(record) = found.map_err(|error| error.to_string())? else { return Ok(()) };
+        match found.map_err(|error| error.to_string())? {
+            Some(record) => self.keep_servers(&record),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes down where the API servers are, for the balancer, which follows the file.
+    fn keep_servers(&self, record: &Endpoints) -> Result<(), String> {
         let path = self.root.path(paths::ENDPOINTS);
         match files::ensure(&path, record.text().as_bytes(), 0o644) {
             Ok(false) => {}
@@ -280,7 +309,16 @@ impl<'a> Agent<'a> {
     /// A worker whose API servers have not answered for long asks the control planes themselves: all that it knows may have
     /// gone while it was off.
     fn find_servers(&mut self) {
-        if self.this.is_control_plane() || clock::monotonic().saturating_sub(self.heard) < LOST {
+        if self.this.is_control_plane() {
+            return;
+        }
+        // The mesh may know better, without asking anybody.
+        if let Some(record) = self.mesh.as_ref().and_then(|mesh| mesh.standing().endpoints)
+            && let Err(error) = self.keep_servers(&record)
+        {
+            eprintln!("kubeboot: {error}");
+        }
+        if clock::monotonic().saturating_sub(self.heard) < LOST {
             return;
         }
         match renewal::ask_where(self.root, &self.this) {
@@ -288,6 +326,16 @@ impl<'a> Agent<'a> {
             Err(error) => println!("{error}"),
         }
         self.heard = clock::monotonic();
+    }
+
+    fn tend_mesh(&mut self) -> Result<(), String> {
+        let Some(mesh) = &mut self.mesh else { return Ok(()) };
+        let objects = self.enrolment.as_ref().map(|enrolment| enrolment.objects());
+        let servers = match objects {
+            Some(_) => reconcile::api_servers(&self.api).map_err(|error| error.to_string())?,
+            None => None,
+        };
+        mesh.tend(servers.as_ref(), objects.as_deref())
     }
 
     fn add_ons(&self, report: &mut Report) -> Result<bool, ApiError> {

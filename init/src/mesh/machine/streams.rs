@@ -15,6 +15,8 @@ use crate::mesh::{Action, MILLISECOND, SECOND, StreamId, Time};
 const MAX_OPENED: usize = 4;
 const MAX_ACCEPTED: usize = 12;
 pub const MAX_STREAMS: usize = MAX_OPENED + MAX_ACCEPTED;
+/// Accepted ones of who is no member: they leave room for members.
+const MAX_STRANGERS: usize = 4;
 /// A stream on which nothing comes for so long is closed.
 const IDLE: Time = 15 * SECOND;
 /// Messages that a push-pull may take in each direction.
@@ -219,6 +221,11 @@ impl Mesh {
     pub(super) fn stream_accepted(&mut self, now: Time, id: StreamId, peer: NodeId) {
         let accepted = self.streams.streams.iter().filter(|stream| !stream.opened_here).count();
         if accepted >= MAX_ACCEPTED || self.store.is_removed(&peer) || id.0 >= 1 << 63 {
+            self.out.push(Action::Close(id));
+            return;
+        }
+        let strangers = self.streams.streams.iter().filter(|stream| matches!(stream.phase, Phase::Listening)).count();
+        if strangers >= MAX_STRANGERS && self.member(&peer).is_none() {
             self.out.push(Action::Close(id));
             return;
         }
