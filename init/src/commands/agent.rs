@@ -331,11 +331,9 @@ impl<'a> Agent<'a> {
     fn tend_mesh(&mut self) -> Result<(), String> {
         let Some(mesh) = &mut self.mesh else { return Ok(()) };
         let objects = self.enrolment.as_ref().map(|enrolment| enrolment.objects());
-        let servers = match objects {
-            Some(_) => reconcile::api_servers(&self.api).map_err(|error| error.to_string())?,
-            None => None,
-        };
-        mesh.tend(servers.as_ref(), objects.as_deref())
+        let servers = objects.as_ref().map_or(Ok(None), |_| reconcile::api_servers(&self.api));
+        let tended = mesh.tend(servers.as_ref().ok().and_then(Option::as_ref), objects.as_deref());
+        servers.map_err(|error| error.to_string()).and(tended)
     }
 
     fn add_ons(&self, report: &mut Report) -> Result<bool, ApiError> {
@@ -397,7 +395,7 @@ mod tests {
     #[test]
     fn a_worker_changes_none_of_the_clusters_objects() {
         let of_a_worker: Vec<Duty> = WORKER.iter().map(|(duty, _)| *duty).collect();
-        assert_eq!(of_a_worker, [Duty::Endpoints, Duty::Renewals]);
+        assert_eq!(of_a_worker, [Duty::Endpoints, Duty::Renewals, Duty::Mesh]);
         assert!(CONTROL_PLANE.iter().all(|(duty, _)| *duty != Duty::Endpoints));
     }
 }
