@@ -8,6 +8,7 @@ use super::hello::joiner_code;
 use crate::certificates::Authority;
 use crate::enrolment::wire::{Malformed, Reader, Writer};
 use crate::mesh::MeshKey;
+use crate::mesh::stored::FIRST_EPOCH;
 use crate::plan::record::Endpoints;
 use crate::token::Joiner;
 
@@ -138,6 +139,9 @@ impl Grant {
             found => return Err(Malformed::Unknown { field: "role", found }),
         };
         let epoch = from.u64("mesh key's epoch")?;
+        if epoch < FIRST_EPOCH {
+            return Err(Malformed::Form("mesh key's epoch"));
+        }
         let mesh_key = MeshKey::new(epoch, Zeroizing::new(from.array("mesh key")?));
         let count = from.count("list of endpoints", ENDPOINTS)?;
         let endpoints = (0..count).map(|_| from.socket("endpoint")).collect::<Result<_, _>>()?;

@@ -120,7 +120,7 @@ fn grant(size: usize) -> impl Strategy<Value = Vec<u8>> {
     let secret = prop::collection::vec(any::<u8>(), 0..=size).prop_map(Zeroizing::new);
     (
         prop::sample::select(&[Joiner::Worker, Joiner::ControlPlane][..]),
-        (any::<u64>(), any::<[u8; 32]>()),
+        (1..=u64::MAX, any::<[u8; 32]>()),
         prop::collection::vec((address(), any::<u16>()).prop_map(SocketAddr::from), 0..=16),
         text(),
         prop::sample::subsequence(&Authority::ALL[..], 0..=4),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -56,6 +56,8 @@ pub struct Driver<'a> {
     answering: Answering,
     streams: Streams,
     signer: Option<Signer>,
+    /// Where the mesh was told to look.
+    seeds: Vec<SocketAddr>,
     wake: Time,
     /// Packets that were accepted when it was looked last.
     accepted: u64,
@@ -121,6 +123,7 @@ impl<'a> Driver<'a> {
             answering,
             streams,
             signer: None,
+            seeds: Vec::new(),
             wake: 0,
             accepted: 0,
             look_at: Duration::ZERO,
@@ -178,6 +181,7 @@ impl<'a> Driver<'a> {
                     _ => {}
                 }
             }
+            self.seek()?;
             let expired = self.streams.expire(&self.epoll, now);
             self.happened(expired)?;
             loop {
@@ -202,6 +206,16 @@ impl<'a> Driver<'a> {
         // Rounded up: a wait that ends early would turn in vain.
         let pause = next.saturating_sub(now).min(TURN).as_micros().div_ceil(1000);
         EpollTimeout::from(u16::try_from(pause).unwrap_or(u16::MAX))
+    }
+
+    /// Tells the mesh where to look, when that is elsewhere than before.
+    fn seek(&mut self) -> Result<(), String> {
+        let seeds = self.shared.seeds().clone();
+        if seeds != self.seeds {
+            self.tell(Event::Join(&seeds))?;
+            self.seeds = seeds;
+        }
+        Ok(())
     }
 
     fn receive(&mut self) -> Result<(), String> {
@@ -321,7 +335,6 @@ impl<'a> Driver<'a> {
 
     fn obey(&mut self, order: Order) -> Result<Option<Ended>, String> {
         match order {
-            Order::Join(addresses) => self.tell(Event::Join(&addresses))?,
             Order::Publish(wanted) => self.publish(&wanted)?,
             Order::Rekey(epoch) => self.rekey(epoch)?,
             Order::LookAtKey => match disk::mesh_key(&self.config.root) {

@@ -1,21 +1,18 @@
-//! What the agent does for the mesh, in its own thread: says where to look for it, publishes what the cluster says, has a
-//! new key made after a removal, and gets the key by enrolment when the mesh does not give it.
+//! What the agent does for the mesh, in its own thread: says where to look for it, has a control plane publish what the
+//! cluster says, and gets the key by enrolment when the mesh does not give it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::publisher::Publisher;
 use super::{Config, Handle, Order, Standing, disk, start};
-use crate::enrolment::objects;
 use crate::enrolment::seeking::Host;
-use crate::enrolment::taking::{Answer, Call};
 use crate::host::enrolment::store::Objects;
 use crate::host::node::ThisNode;
 use crate::host::root::Root;
-use crate::host::{clock, joining, renewal};
-use crate::mesh::publish::Wanted;
-use crate::mesh::rekeying::{self, Mine, Next, Rekeying};
-use crate::mesh::{NodeId, PORT};
+use crate::host::{clock, joining, random, renewal};
+use crate::mesh::PORT;
 use crate::plan::record::Endpoints;
 
 /// How long nobody is heard before the key is asked for by enrolment, and between the first two times.
@@ -30,8 +27,7 @@ pub struct Keeper {
     handle: Handle,
     /// Where the mesh was told to look.
     seeds: Vec<SocketAddr>,
-    /// A key that this control plane makes.
-    mine: Option<Mine>,
+    publisher: Publisher,
     /// When the key is asked for next, and the pause after that.
     ask_at: Duration,
     pause: Duration,
@@ -45,8 +41,15 @@ impl Keeper {
     pub fn new(root: &Root, this: &ThisNode) -> Result<Self, String> {
         let log = Box::new(|line: &str| println!("{line}"));
         let handle = start(Config::of(root, this)?, log)?;
-        let (root, this, seeds) = (root.clone(), this.clone(), Vec::new());
-        let mut keeper = Keeper { root, this, handle, seeds, mine: None, ask_at: Duration::ZERO, pause: ALONE };
+        let mut keeper = Keeper {
+            root: root.clone(),
+            this: this.clone(),
+            handle,
+            seeds: Vec::new(),
+            publisher: Publisher::default(),
+            ask_at: Duration::ZERO,
+            pause: ALONE,
+        };
         keeper.look(None);
         Ok(keeper)
     }
@@ -64,7 +67,7 @@ impl Keeper {
         self.look(servers);
         self.return_by_enrolment(servers);
         match objects {
-            Some(objects) => self.publish(servers, objects),
+            Some(objects) => self.publisher.publish(&self.handle, servers, objects),
             None => Ok(()),
         }
     }
@@ -78,7 +81,7 @@ impl Keeper {
         // Who finds no address of any name keeps those that it had.
         if !seeds.is_empty() && seeds != self.seeds {
             self.seeds.clone_from(&seeds);
-            self.handle.order(Order::Join(seeds));
+            self.handle.seek(seeds);
         }
     }
 
@@ -105,7 +108,8 @@ impl Keeper {
         if now < self.ask_at {
             return;
         }
-        self.ask_at = now + self.pause;
+        // Not all nodes at once, when it is the control planes that were not heard.
+        self.ask_at = now + self.pause.mul_f64(1.0 + f64::from(u8::from_be_bytes(random::bytes())) / 1024.0);
         self.pause = (self.pause * 2).min(ALONE_LAST);
         let own = Host::at(self.this.node.address);
         let hosts: Vec<Host> = self.hosts(servers).into_iter().filter(|host| *host != own).collect();
@@ -126,53 +130,5 @@ impl Keeper {
         }
         let key = renewal::mesh_key(&self.root, &self.this, hosts)?;
         if disk::lacks_mesh_key(&self.root, &key) { disk::write_mesh_key(&self.root, &key) } else { Ok(()) }
-    }
-
-    /// A control plane's: what the cluster's API says, the mesh is to say too.
-    fn publish(&mut self, servers: Option<&Endpoints>, objects: &dyn Objects) -> Result<(), String> {
-        let removed = removed(objects)?;
-        self.handle.order(Order::Publish(Wanted { endpoints: servers.cloned(), removed: removed.clone() }));
-        self.rekey(&removed, objects)
-    }
-
-    /// Sees that every removal is followed by a new mesh key, made once.
-    fn rekey(&mut self, removed: &BTreeSet<NodeId>, objects: &dyn Objects) -> Result<(), String> {
-        let held = self.handle.standing().key_epoch;
-        if held == 0 {
-            return Ok(());
-        }
-        let found = match objects.call(&Call::Get(rekeying::NAME.to_owned()))? {
-            Answer::Object(Some(object)) => Rekeying::read(&object)?,
-            _ => Rekeying::default(),
-        };
-        let write = |rekeying: &Rekeying| {
-            let (object, made) = (rekeying.object(), rekeying.version.is_some());
-            let call = if made { Call::Update(object) } else { Call::Create(object) };
-            objects.call(&call).map(|answer| answer != Answer::Conflict)
-        };
-        match rekeying::next(&found, removed, held, self.mine.as_ref(), clock::unix()) {
-            Next::Nothing | Next::Wait => {}
-            Next::Settle(settled) => {
-                if write(&settled)? {
-                    self.mine = None;
-                }
-            }
-            Next::Claim(claim) => {
-                if write(&claim)? {
-                    println!("mesh: nodes were removed; the mesh gets a new key, of epoch {}", claim.epoch);
-                    self.mine = Some(Mine { epoch: claim.epoch, removed: removed.clone() });
-                    self.handle.order(Order::Rekey(claim.epoch));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whose node keys the cluster says are removed. An object whose name is none of kubeboot's says nothing.
-fn removed(objects: &dyn Objects) -> Result<BTreeSet<NodeId>, String> {
-    match objects.call(&Call::Labelled(objects::KIND, objects::REMOVED.to_owned()))? {
-        Answer::List(list) => Ok(list.iter().filter_map(objects::removed).map(NodeId).collect()),
-        _ => Ok(BTreeSet::new()),
     }
 }

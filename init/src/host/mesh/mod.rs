@@ -5,6 +5,7 @@ pub mod disk;
 mod driver;
 pub mod keeper;
 pub mod members;
+mod publisher;
 mod signer;
 mod stream;
 mod streams;
@@ -79,8 +80,6 @@ impl Config {
 
 /// What the agent asks of the mesh.
 pub enum Order {
-    /// Look for the mesh at these addresses.
-    Join(Vec<SocketAddr>),
     /// Sign and publish what of this the mesh does not say. A control plane's.
     Publish(Wanted),
     /// Make the mesh key of this epoch and publish it, without grace for the one before. A control plane's.
@@ -107,6 +106,8 @@ pub struct Standing {
 /// What the mesh's thread shares with the agent.
 struct Shared {
     standing: Mutex<Standing>,
+    /// Where to look for the mesh: kept here, so that a mesh that begins anew looks there too.
+    seeds: Mutex<Vec<SocketAddr>>,
     wake: EventFd,
     log: Box<dyn Fn(&str) + Send + Sync>,
 }
@@ -114,6 +115,10 @@ struct Shared {
 impl Shared {
     fn standing(&self) -> MutexGuard<'_, Standing> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seeds(&self) -> MutexGuard<'_, Vec<SocketAddr>> {
+        self.seeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn log(&self, line: &str) {
@@ -133,6 +138,12 @@ impl Handle {
         if self.orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok()) {
             let _ = self.shared.wake.write(1);
         }
+    }
+
+    /// Where to look for the mesh from now on.
+    pub fn seek(&self, seeds: Vec<SocketAddr>) {
+        *self.shared.seeds() = seeds;
+        let _ = self.shared.wake.write(1);
     }
 
     /// How the mesh stands.
@@ -157,7 +168,7 @@ pub fn start(config: Config, log: Box<dyn Fn(&str) + Send + Sync>) -> Result<Han
     let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
     let wake = wake.map_err(|error| failed(error.into()))?;
     let standing = Mutex::new(Standing { heard: clock::monotonic(), ..Standing::default() });
-    let shared = Arc::new(Shared { standing, wake, log });
+    let shared = Arc::new(Shared { standing, seeds: Mutex::default(), wake, log });
     let (orders, taken) = sync_channel(ORDERS);
     let thread = std::thread::Builder::new().name("mesh".to_owned()).stack_size(STACK);
     let theirs = shared.clone();

@@ -4,12 +4,19 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::publisher::Publisher;
 use super::*;
 use crate::enrolment::Sign as _;
+use crate::enrolment::objects;
+use crate::enrolment::taking::{Answer, Call};
+use crate::host::enrolment::store::Objects as _;
+use crate::host::enrolment::tests::InMemory;
 use crate::host::files;
 use crate::host::keys::{self, Ed25519};
+use crate::mesh::rekeying::{self, Rekeying};
 use crate::mesh::view::View;
 use crate::mesh::{MeshKey, NodeId};
 
@@ -68,7 +75,7 @@ impl Machine {
         };
         let log = self.log.clone();
         let handle = start(config, Box::new(move |line| log.lock().unwrap().push(line.to_owned()))).unwrap();
-        handle.order(Order::Join(seeds.to_vec()));
+        handle.seek(seeds.to_vec());
         self.handle = Some(handle);
     }
 
@@ -210,4 +217,44 @@ fn the_sockets_file_is_roots_alone() {
     one.sees(&[("one", "alive")]);
     let mode = std::fs::metadata(one.root.path(paths::MEMBERS_SOCKET)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_removal_that_two_control_planes_see_is_followed_by_one_new_key() {
+    let identity_key = keys::ed25519().unwrap();
+    let identity = Ed25519::load(identity_key.as_bytes()).unwrap().public();
+    let mut planes = ["one", "two"].map(|name| Machine::new(name, identity, Some(&identity_key)));
+    let mut removed = Machine::new("three", identity, None);
+    let seeds = [planes[0].address];
+    planes.iter_mut().for_each(|machine| machine.start(&seeds));
+    removed.start(&seeds);
+    let all = [("one", "alive"), ("three", "alive"), ("two", "alive")];
+    planes.iter().for_each(|machine| machine.sees(&all));
+
+    let objects = InMemory::new();
+    let metadata = |name: String| json!({"name": name, "labels": {objects::KIND: objects::REMOVED}});
+    let name = format!("removed-{}", objects::hex(&removed.id().0));
+    for name in [name, "removed-by-hand".to_owned()] {
+        objects.call(&Call::Create(json!({"metadata": metadata(name)}))).unwrap();
+    }
+    let servers = Endpoints::of([SocketAddr::new(planes[0].address.ip(), 6443)]);
+    let publishers = Mutex::new([Publisher::default(), Publisher::default()]);
+    let round = || {
+        for (machine, publisher) in planes.iter().zip(publishers.lock().unwrap().iter_mut()) {
+            publisher.publish(machine.handle.as_ref().unwrap(), Some(&servers), &objects).unwrap();
+        }
+        match objects.call(&Call::Get(rekeying::NAME.to_owned())).unwrap() {
+            Answer::Object(Some(object)) => Rekeying::read(&object).unwrap(),
+            _ => Rekeying::default(),
+        }
+    };
+    planes[0].until("the removal to be settled", |_| {
+        let found = round();
+        if found.removed.contains(&removed.id()) { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    planes.iter().for_each(|machine| machine.has_key(2));
+    planes.iter().for_each(|machine| machine.sees(&[("one", "alive"), ("two", "alive")]));
+    let settled = round();
+    assert_eq!((settled.epoch, settled.claimed), (2, None));
+    assert_eq!(round(), settled);
 }

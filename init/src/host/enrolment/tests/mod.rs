@@ -35,7 +35,13 @@ use crate::token::{JoinToken, Joiner as Role, SECRET, Seed, SigningKey};
 /// How long a test waits for what must come.
 const LIMIT: Duration = Duration::from_secs(20);
 
-struct InMemory(Mutex<takings::Objects>);
+pub(crate) struct InMemory(Mutex<takings::Objects>);
+
+impl InMemory {
+    pub(crate) fn new() -> Self {
+        InMemory(Mutex::new(takings::Objects::new()))
+    }
+}
 
 impl Objects for InMemory {
     fn call(&self, call: &Call) -> Result<Answer, String> {
