@@ -210,3 +210,120 @@ impl Stream {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use rustls::{ClientConnection, ServerConnection};
+
+    use super::super::tls::Tls;
+    use super::*;
+    use crate::enrolment::Sign as _;
+    use crate::host::keys::{self, Ed25519};
+    use crate::host::wait;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+    const PAUSE: Duration = Duration::from_millis(1);
+
+    /// A node key's TLS, and who it is.
+    fn node() -> (Tls, NodeId) {
+        let pem = keys::ed25519().unwrap();
+        let tls = Tls::new(&keys::der(pem.as_bytes()).unwrap()).unwrap();
+        (tls, NodeId::of(&Ed25519::load(pem.as_bytes()).unwrap().public()))
+    }
+
+    /// Two ends of a connection on loopback: the first opened it, and expects that peer.
+    fn pair(opener: &Tls, expects: NodeId, other: &Tls) -> [Stream; 2] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        [&near, &far].into_iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
+        let client = ClientConnection::new(opener.client.clone(), tls::name()).unwrap();
+        let server = ServerConnection::new(other.server.clone()).unwrap();
+        let expected = |peer| Expected { peer, id: StreamId(1) };
+        [
+            Stream::new(near, client.into(), Stage::Connecting, expected(Some(expects)), LIMIT),
+            Stream::new(far, server.into(), Stage::Greeting, expected(None), LIMIT),
+        ]
+    }
+
+    /// Lets both go on until `done` of all that came of it, by end.
+    fn until(ends: &mut [Stream; 2], what: &str, done: impl Fn(&[Vec<Progress>; 2]) -> bool) -> [Vec<Progress>; 2] {
+        let mut all = [Vec::new(), Vec::new()];
+        let found = wait::until(what, LIMIT, PAUSE, || {
+            for (end, all) in ends.iter_mut().zip(&mut all) {
+                all.push(end.go_on());
+            }
+            if done(&all) { Ok(()) } else { Err("not yet".to_owned()) }
+        });
+        found.unwrap_or_else(|late| panic!("{late}"));
+        all
+    }
+
+    fn proven(progress: &[Progress]) -> Option<NodeId> {
+        progress.iter().find_map(|progress| progress.proven)
+    }
+
+    fn ended(progress: &[Progress]) -> Option<&str> {
+        progress.iter().find_map(|progress| progress.ended.as_deref())
+    }
+
+    #[test]
+    fn both_ends_prove_their_node_keys_and_messages_of_any_length_arrive_whole() {
+        let ((one, one_id), (two, two_id)) = (node(), node());
+        let mut ends = pair(&one, two_id, &two);
+        let all = until(&mut ends, "both to be proven", |all| all.iter().all(|end| proven(end).is_some()));
+        assert_eq!(all.map(|end| proven(&end)), [Some(two_id), Some(one_id)]);
+        for length in [1, MAX_MESSAGE] {
+            let message = vec![7; length];
+            ends[0].send(&message).unwrap();
+            let all = until(&mut ends, "the message", |all| all[1].iter().any(|end| !end.messages.is_empty()));
+            let messages: Vec<_> = all[1].iter().flat_map(|progress| &progress.messages).collect();
+            assert!(messages.len() == 1 && **messages[0] == message);
+        }
+        assert!(ends[0].end(LIMIT));
+        let all = until(&mut ends, "the end", |all| ended(&all[1]).is_some());
+        assert_eq!(ended(&all[1]), Some("the other side ended it"));
+    }
+
+    #[test]
+    fn who_is_not_the_node_that_was_meant_is_left() {
+        let ((one, _), (two, _), (_, third)) = (node(), node(), node());
+        let mut ends = pair(&one, third, &two);
+        let all = until(&mut ends, "the opener to leave", |all| ended(&all[0]).is_some());
+        assert_eq!((ended(&all[0]), proven(&all[0])), (Some("another node answered there"), None));
+    }
+
+    #[test]
+    fn a_message_that_is_too_long_or_empty_ends_the_stream_before_it_is_kept() {
+        for length in [0, MAX_MESSAGE as u32 + 1, u32::MAX] {
+            let ((one, _), (two, two_id)) = (node(), node());
+            let mut ends = pair(&one, two_id, &two);
+            until(&mut ends, "both to be proven", |all| all.iter().all(|end| proven(end).is_some()));
+            ends[0].tls.writer().write_all(&length.to_be_bytes()).unwrap();
+            let all = until(&mut ends, "the end", |all| ended(&all[1]).is_some());
+            assert!(ended(&all[1]).is_some_and(|why| why.contains("expected a message of 1 to 65536 bytes")));
+        }
+    }
+
+    #[test]
+    fn who_shows_a_certificate_or_no_key_is_no_node() {
+        let ((_, _), (two, _)) = (node(), node());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        [&near, &far].into_iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
+        // Enrolment's client: it has no key of its own, and takes certificates.
+        let config = crate::host::enrolment::tls::client().unwrap();
+        let client = ClientConnection::new(config, tls::name()).unwrap();
+        let server = ServerConnection::new(two.server.clone()).unwrap();
+        let expected = Expected { peer: None, id: StreamId(1) };
+        let mut ends = [
+            Stream::new(near, client.into(), Stage::Connecting, expected, LIMIT),
+            Stream::new(far, server.into(), Stage::Greeting, expected, LIMIT),
+        ];
+        let all = until(&mut ends, "the server to leave", |all| ended(&all[1]).is_some());
+        assert_eq!(proven(&all[1]), None);
+    }
+}
