@@ -37,7 +37,7 @@ pub const MACHINE_ID: &str = "/var/lib/kubeboot/machine-id";
 pub const SLOTS: &str = "/var/lib/kubeboot/slots.json";
 /// Releases on `/var`, content-addressed: `<sha256 of the file>.release`.
 pub const RELEASES: &str = "/var/lib/kubeboot/releases";
-/// Boot counter, the one thing that a finished machine writes at each boot.
+/// Boot counter, the one thing that a boot of a finished machine writes; its agent writes in [`MESH`].
 pub const BOOTS: &str = "/var/lib/kubeboot/boots";
 /// Asks the next start, in the initrd, to remove all state.
 pub const RESET: &str = "/var/lib/kubeboot/reset";
