@@ -15,6 +15,8 @@ use crate::host::{clock, joining, random, renewal};
 use crate::mesh::PORT;
 use crate::plan::record::Endpoints;
 
+/// How often names of control planes are looked up while somebody is heard: who is in the mesh needs none.
+const LOOK: Duration = Duration::from_secs(300);
 /// How long nobody is heard before the key is asked for by enrolment, and between the first two times.
 const ALONE: Duration = Duration::from_secs(60);
 /// Longest pause between them: a cluster's nodes that are all alone must not keep its control planes busy.
@@ -27,6 +29,8 @@ pub struct Keeper {
     handle: Handle,
     /// Where the mesh was told to look.
     seeds: Vec<SocketAddr>,
+    /// When it is looked where control planes are.
+    look_at: Duration,
     publisher: Publisher,
     /// When the key is asked for next, and the pause after that.
     ask_at: Duration,
@@ -46,6 +50,7 @@ impl Keeper {
             this: this.clone(),
             handle,
             seeds: Vec::new(),
+            look_at: Duration::ZERO,
             publisher: Publisher::default(),
             ask_at: Duration::ZERO,
             pause: ALONE,
@@ -74,6 +79,12 @@ impl Keeper {
 
     /// Tells the mesh where control planes are, when they are others than before.
     fn look(&mut self, servers: Option<&Endpoints>) {
+        let now = clock::monotonic();
+        if now < self.look_at && !is_alone(&self.handle.standing()) {
+            return;
+        }
+        // A control plane knows of others only once the API server answers.
+        self.look_at = if self.seeds.is_empty() { Duration::ZERO } else { now + LOOK };
         let own = SocketAddr::new(self.this.node.address, PORT);
         let addresses = self.hosts(servers).into_iter().flat_map(|host| joining::addresses(&host));
         let seeds: BTreeSet<SocketAddr> = addresses.map(|address| SocketAddr::new(address, PORT)).collect();
@@ -100,7 +111,7 @@ impl Keeper {
     /// A node that hears nobody, or heard that there is a newer key, asks a control plane by its node key.
     fn return_by_enrolment(&mut self, servers: Option<&Endpoints>) {
         let (standing, now) = (self.handle.standing(), clock::monotonic());
-        let alone = now.saturating_sub(standing.heard) >= ALONE;
+        let alone = is_alone(&standing);
         if !alone && !standing.behind || standing.silent.is_some() {
             (self.ask_at, self.pause) = (Duration::ZERO, ALONE);
             return;
@@ -131,4 +142,9 @@ impl Keeper {
         let key = renewal::mesh_key(&self.root, &self.this, hosts)?;
         if disk::lacks_mesh_key(&self.root, &key) { disk::write_mesh_key(&self.root, &key) } else { Ok(()) }
     }
+}
+
+/// Whether nobody was heard for so long that the mesh key may be an old one.
+fn is_alone(standing: &Standing) -> bool {
+    clock::monotonic().saturating_sub(standing.heard) >= ALONE
 }

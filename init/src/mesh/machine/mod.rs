@@ -1,5 +1,6 @@
 //! The state machine that ties the parts: what a node of the mesh does about what happens.
 
+mod exchange;
 mod hello;
 mod news;
 mod probe;
