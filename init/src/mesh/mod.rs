@@ -39,7 +39,7 @@ pub use wire::Malformed;
 use crate::certificates::check;
 
 /// UDP: the mesh's packets.
-pub const PORT: u16 = 7440;
+pub const PORT: u16 = crate::enrolment::PORT;
 /// TCP: the mesh's streams, beside enrolment's port.
 pub const STREAM_PORT: u16 = PORT + 1;
 

@@ -361,6 +361,12 @@ fn a_stranger_on_a_stream_gets_nothing_and_brings_only_what_was_signed() {
     let Ok(sync::Message::Exchange(given)) = sync::Message::parse(&said) else { panic!("expected an exchange") };
     assert!(given.news.is_empty() && given.key.is_none());
     assert_eq!(known, 1, "whom a stranger names is no member");
+    for (number, closed) in [(2, 0), (3, 0), (4, 0), (5, 1)] {
+        let (stream, peer) = (StreamId(number), NodeId([number as u8; 16]));
+        let actions = mesh.handle(0, Event::Accepted { stream, peer });
+        let ends = |action: &&Action| matches!(action, Action::Close(id) if *id == stream);
+        assert_eq!(actions.iter().filter(ends).count(), closed, "strangers leave room for members");
+    }
 }
 
 fn signer_handle(number: u8) -> Handle {

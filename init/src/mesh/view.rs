@@ -95,3 +95,73 @@ fn name_of(mesh: &Mesh, handle: Handle) -> String {
     let known = mesh.members().get(handle);
     known.map_or_else(|| format!("{:016x}", handle.0), |member| member.announcement.name.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::mesh::{Action, Authority, Event, MeshKey, Node, Setup};
+    use crate::token::{Joiner, Seed};
+
+    fn address(number: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, number], 7440))
+    }
+
+    fn mesh(number: u8) -> Mesh {
+        let signer = || Seed::new([number; 16]).join_token(Joiner::Worker).join_key();
+        let (key, name) = (signer().public(), format!("node-{number}").into());
+        let signer = signer();
+        let setup = Setup {
+            cluster: [1; 16],
+            node: Node { key, address: address(number), control_plane: number == 2, name },
+            generation: u32::from(number),
+            seed: [number; 32],
+            key: MeshKey::new(3, Zeroizing::new([3; 32])),
+            sign: Box::new(move |message| signer.sign(message)),
+            verifier: Box::new(Authority { cluster: [1; 16], identity: [0; 32] }),
+            records: Vec::new(),
+        };
+        Mesh::new(0, setup).expect("a good name")
+    }
+
+    /// Ticks the first until `seen` of its view; what it sends arrives at the second at once, while that one `answers`.
+    fn until(meshes: &mut [Mesh; 2], now: &mut Time, answers: bool, seen: impl Fn(&View) -> bool) -> View {
+        for _ in 0..600 {
+            let [one, other] = &mut *meshes;
+            let mut waiting = one.handle(*now, Event::Tick);
+            while let Some(action) = waiting.pop() {
+                let Action::Send { packet, .. } = action else { continue };
+                let answered = answers.then(|| other.handle(*now, Event::Packet { from: address(1), bytes: &packet }));
+                for action in answered.unwrap_or_default() {
+                    if let Action::Send { packet, .. } = action {
+                        waiting.extend(one.handle(*now + 500, Event::Packet { from: address(2), bytes: &packet }));
+                    }
+                }
+            }
+            let view = View::of(one, *now, None);
+            if seen(&view) {
+                return view;
+            }
+            *now += SECOND / 10;
+        }
+        panic!("after a minute: {:?}", View::of(&meshes[0], *now, None));
+    }
+
+    #[test]
+    fn it_says_who_answers_and_whom_who_suspects() {
+        let (mut meshes, mut now) = ([mesh(1), mesh(2)], 0);
+        meshes[0].handle(now, Event::Join(&[address(2)]));
+        let view = until(&mut meshes, &mut now, true, |view| view.members.iter().any(|seen| seen.round_trip.is_some()));
+        let rows: Vec<_> = view.members.iter().map(|seen| (&*seen.name, &*seen.role, &*seen.state)).collect();
+        assert_eq!(rows, [("node-2", "control-plane", "alive"), ("node-1", "worker", "alive")]);
+        assert_eq!((view.key_epoch, &*view.node, view.members[0].generation), (3, "node-1", 2));
+        assert!(view.members[1].this_node && view.members[1].round_trip.is_none());
+        let view = until(&mut meshes, &mut now, false, |view| view.members[0].state == "suspect");
+        assert_eq!(view.members[0].suspected_by.as_deref(), Some("node-1"));
+        let view = until(&mut meshes, &mut now, false, |view| view.members[0].state == "down");
+        assert_eq!((view.members[0].suspected_by.as_deref(), view.members[0].seconds), (None, 0));
+    }
+}

@@ -56,6 +56,8 @@ pub struct Driver<'a> {
     answering: Answering,
     streams: Streams,
     signer: Option<Signer>,
+    /// The mesh key in use.
+    key: MeshKey,
     /// Where the mesh was told to look.
     seeds: Vec<SocketAddr>,
     wake: Time,
@@ -86,6 +88,7 @@ impl<'a> Driver<'a> {
         let node_key = Ed25519::load(&pem).map_err(bad)?;
         let tls = Tls::new(&keys::der(&pem).map_err(bad)?)?;
         let key = disk::mesh_key(root)?;
+        let held = key.clone();
         let address = config.address;
         let packets = UdpSocket::bind(address).map_err(|error| format!("listen on UDP {address}: {error}"))?;
         let streams = stream_address(address);
@@ -123,6 +126,7 @@ impl<'a> Driver<'a> {
             answering,
             streams,
             signer: None,
+            key: held,
             seeds: Vec::new(),
             wake: 0,
             accepted: 0,
@@ -294,6 +298,7 @@ impl<'a> Driver<'a> {
             Action::Key(key) => {
                 self.shared.log(&format!("mesh: its key is that of epoch {} now", key.epoch));
                 self.try_to(disk::write_mesh_key(root, &key));
+                self.key = key;
             }
             // Nothing that follows may be done before it is on disk.
             Action::Generation(generation) => disk::write_generation(root, generation)?,
@@ -338,8 +343,10 @@ impl<'a> Driver<'a> {
             Order::Publish(wanted) => self.publish(&wanted)?,
             Order::Rekey(epoch) => self.rekey(epoch)?,
             Order::LookAtKey => match disk::mesh_key(&self.config.root) {
-                Ok(key) if key.epoch > self.mesh.key_epoch() => return Ok(Some(Ended::NewerKey)),
-                Ok(_) => {}
+                Ok(key) if key.epoch > self.key.epoch => return Ok(Some(Ended::NewerKey)),
+                Ok(key) if key.epoch == self.key.epoch => {}
+                // Enrolment looked before the mesh wrote its newer one down, and wrote after that.
+                Ok(_) => self.try_to(disk::write_mesh_key(&self.config.root, &self.key)),
                 Err(why) => self.try_to(Err(why)),
             },
         }

@@ -12,6 +12,7 @@ use super::stream::{Expected, Progress, Stage, Stream};
 use super::tls::{self, Tls};
 use crate::enrolment::gate::{self, Arrival, Gate, Limits};
 use crate::host::balancer::sockets::{Watch, connect_from};
+use crate::host::wait;
 use crate::mesh::{NodeId, StreamId, stream_address};
 
 /// The first token of a stream; smaller ones are the driver's.
@@ -24,6 +25,8 @@ const BURST: usize = 16;
 const GREETING: Duration = Duration::from_secs(10);
 /// How long what was said last may take to get through.
 const ENDING: Duration = Duration::from_secs(2);
+/// Pause when nobody can be taken.
+const PAUSE: Duration = Duration::from_millis(10);
 /// How the kernel watches over a stream, on which the mesh itself waits no longer than 15 s.
 const WATCH: Watch = Watch { ask: 5, patience: 15_000 };
 
@@ -88,7 +91,15 @@ impl Streams {
     pub fn accept(&mut self, epoll: &Epoll, now: Duration, listener: &TcpListener) -> Vec<Happened> {
         let mut happened = Vec::new();
         for _ in 0..BURST {
-            let Ok((socket, from)) = listener.accept() else { break };
+            let (socket, from) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    // As without file descriptors: epoll would tell of it again at once, and again.
+                    wait::pause_for(PAUSE);
+                    break;
+                }
+            };
             let Arrival::Admitted { id, dropped } = self.gate.arrive(now, from.ip()) else { continue };
             if let Some(dropped) = dropped {
                 let token = self.held.iter().find(|(_, held)| held.place == Some(dropped)).map(|(token, _)| *token);

@@ -202,6 +202,9 @@ fn a_newer_key_on_disk_begins_the_mesh_anew_and_an_older_one_does_not() {
     disk::write_mesh_key(&one.root, &MeshKey::new(3, Zeroizing::new([3; 32]))).unwrap();
     one.order(Order::LookAtKey);
     one.has_key(3);
+    disk::write_mesh_key(&one.root, &MeshKey::new(2, Zeroizing::new([2; 32]))).unwrap();
+    one.order(Order::LookAtKey);
+    one.has_key(3);
     one.until("the next generation", |this| {
         let view = members::ask(&this.root).map_err(|error| error.to_string())?;
         let generation = view.members.first().map(|member| member.generation);
