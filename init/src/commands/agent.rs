@@ -210,6 +210,9 @@ impl<'a> Agent<'a> {
                 }
             }
             self.find_servers();
+            if let Err(error) = self.tend_mesh() {
+                eprintln!("kubeboot: {error}");
+            }
             backoff.pause();
         }
         self.heard = clock::monotonic();

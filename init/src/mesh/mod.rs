@@ -18,6 +18,7 @@ pub mod publish;
 mod random;
 pub mod record;
 pub mod rekeying;
+pub mod returning;
 pub mod store;
 pub mod stored;
 pub mod sync;

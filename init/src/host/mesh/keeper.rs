@@ -13,15 +13,13 @@ use crate::host::node::ThisNode;
 use crate::host::root::Root;
 use crate::host::{clock, joining, random, renewal};
 use crate::mesh::PORT;
+use crate::mesh::returning::{Returning, is_alone};
 use crate::plan::record::Endpoints;
 
 /// How often names of control planes are looked up while somebody is heard: who is in the mesh needs none.
 const LOOK: Duration = Duration::from_secs(300);
-/// How long nobody is heard before the key is asked for by enrolment, and between the first two times.
-const ALONE: Duration = Duration::from_secs(60);
-/// Longest pause between them: a cluster's nodes that are all alone must not keep its control planes busy.
-const ALONE_LAST: Duration = Duration::from_secs(900);
-
+/// How often while nobody is.
+const LOOK_SOON: Duration = Duration::from_secs(10);
 /// The agent's part in the mesh.
 pub struct Keeper {
     root: Root,
@@ -29,12 +27,10 @@ pub struct Keeper {
     handle: Handle,
     /// Where the mesh was told to look.
     seeds: Vec<SocketAddr>,
-    /// When it is looked where control planes are.
-    look_at: Duration,
+    /// When it was looked where control planes are.
+    looked: Option<Duration>,
     publisher: Publisher,
-    /// When the key is asked for next, and the pause after that.
-    ask_at: Duration,
-    pause: Duration,
+    returning: Returning,
 }
 
 impl Keeper {
@@ -50,10 +46,9 @@ impl Keeper {
             this: this.clone(),
             handle,
             seeds: Vec::new(),
-            look_at: Duration::ZERO,
+            looked: None,
             publisher: Publisher::default(),
-            ask_at: Duration::ZERO,
-            pause: ALONE,
+            returning: Returning::default(),
         };
         keeper.look(None);
         Ok(keeper)
@@ -80,11 +75,13 @@ impl Keeper {
     /// Tells the mesh where control planes are, when they are others than before.
     fn look(&mut self, servers: Option<&Endpoints>) {
         let now = clock::monotonic();
-        if now < self.look_at && !is_alone(&self.handle.standing()) {
+        // A control plane knows of others only once the API server answers.
+        let soon = self.seeds.is_empty() || is_alone(now, self.handle.standing().heard);
+        let pause = if soon { LOOK_SOON } else { LOOK };
+        if self.looked.is_some_and(|looked| now.saturating_sub(looked) < pause) {
             return;
         }
-        // A control plane knows of others only once the API server answers.
-        self.look_at = if self.seeds.is_empty() { Duration::ZERO } else { now + LOOK };
+        self.looked = Some(now);
         let own = SocketAddr::new(self.this.node.address, PORT);
         let addresses = self.hosts(servers).into_iter().flat_map(|host| joining::addresses(&host));
         let seeds: BTreeSet<SocketAddr> = addresses.map(|address| SocketAddr::new(address, PORT)).collect();
@@ -111,23 +108,14 @@ impl Keeper {
     /// A node that hears nobody, or heard that there is a newer key, asks a control plane by its node key.
     fn return_by_enrolment(&mut self, servers: Option<&Endpoints>) {
         let (standing, now) = (self.handle.standing(), clock::monotonic());
-        let alone = is_alone(&standing);
-        if !alone && !standing.behind || standing.silent.is_some() {
-            (self.ask_at, self.pause) = (Duration::ZERO, ALONE);
-            return;
-        }
-        if now < self.ask_at {
-            return;
-        }
-        // Not all nodes at once, when it is the control planes that were not heard.
-        self.ask_at = now + self.pause.mul_f64(1.0 + f64::from(u8::from_be_bytes(random::bytes())) / 1024.0);
-        self.pause = (self.pause * 2).min(ALONE_LAST);
+        let [jitter] = random::bytes();
+        let due = self.returning.due(now, standing.heard, standing.behind, jitter);
+        let Some(why) = due.filter(|_| standing.silent.is_none()) else { return };
         let own = Host::at(self.this.node.address);
         let hosts: Vec<Host> = self.hosts(servers).into_iter().filter(|host| *host != own).collect();
         if hosts.is_empty() {
             return;
         }
-        let why = if alone { "nobody of the mesh is heard" } else { "the mesh has a newer key" };
         match self.ask(hosts) {
             Ok(()) => println!("mesh: {why}: a control plane said which key is the newest"),
             Err(error) => println!("mesh: {why}, and no control plane said which key is the newest: {error}"),
@@ -142,9 +130,4 @@ impl Keeper {
         let key = renewal::mesh_key(&self.root, &self.this, hosts)?;
         if disk::lacks_mesh_key(&self.root, &key) { disk::write_mesh_key(&self.root, &key) } else { Ok(()) }
     }
-}
-
-/// Whether nobody was heard for so long that the mesh key may be an old one.
-fn is_alone(standing: &Standing) -> bool {
-    clock::monotonic().saturating_sub(standing.heard) >= ALONE
 }
