@@ -316,7 +316,7 @@ impl<'a> Agent<'a> {
             return;
         }
         // The mesh may know better, without asking anybody.
-        if let Some(record) = self.mesh.as_ref().and_then(|mesh| mesh.standing().endpoints)
+        if let Some(record) = self.mesh.as_mut().and_then(Keeper::new_servers)
             && let Err(error) = self.keep_servers(&record)
         {
             eprintln!("kubeboot: {error}");

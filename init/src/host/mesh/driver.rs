@@ -396,6 +396,7 @@ impl<'a> Driver<'a> {
             standing.endpoints = publish::endpoints(self.mesh.records(), clock::unix());
             self.look_at = now + LOOK;
         }
+        standing.met = accepted > 0;
         standing.key_epoch = self.mesh.key_epoch();
         standing.behind = self.mesh.is_behind();
         standing.silent.clone_from(&self.silent);

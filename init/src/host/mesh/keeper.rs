@@ -29,6 +29,8 @@ pub struct Keeper {
     seeds: Vec<SocketAddr>,
     /// When it was looked where control planes are.
     looked: Option<Duration>,
+    /// The API servers that it said last.
+    servers: Option<Endpoints>,
     publisher: Publisher,
     returning: Returning,
 }
@@ -47,6 +49,7 @@ impl Keeper {
             handle,
             seeds: Vec::new(),
             looked: None,
+            servers: None,
             publisher: Publisher::default(),
             returning: Returning::default(),
         };
@@ -54,9 +57,16 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// How the mesh stands.
-    pub fn standing(&self) -> Standing {
-        self.handle.standing()
+    /// The API servers, as the mesh's record has them: once for each record, and only while somebody is heard. A node that
+    /// is cut off has an old record, which must not take the place of what a control plane said since.
+    pub fn new_servers(&mut self) -> Option<Endpoints> {
+        let Standing { heard, met, endpoints, .. } = self.handle.standing();
+        let servers = endpoints.filter(|_| met && !is_alone(clock::monotonic(), heard))?;
+        if self.servers.as_ref() == Some(&servers) {
+            return None;
+        }
+        self.servers = Some(servers.clone());
+        Some(servers)
     }
 
     /// Does what is due. `servers` are the API servers, `objects` those of the cluster; both only a control plane has.

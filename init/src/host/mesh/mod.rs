@@ -93,6 +93,8 @@ pub enum Order {
 pub struct Standing {
     /// When somebody was heard last, or the agent started: on the monotonic clock.
     pub heard: Duration,
+    /// Whether the mesh that runs now has heard anybody.
+    pub met: bool,
     /// Epoch of the mesh key that is in use; 0 before there is one.
     pub key_epoch: u64,
     /// Whether somebody has a newer one and did not give it.
