@@ -64,6 +64,11 @@ impl Machine {
     }
 
     fn start(&mut self, seeds: &[SocketAddr]) {
+        self.start_with(seeds, |_| {});
+    }
+
+    /// Starts with something that sees each line of the log.
+    fn start_with(&mut self, seeds: &[SocketAddr], sees: impl Fn(&str) + Send + Sync + 'static) {
         let config = Config {
             root: self.root.clone(),
             cluster: CLUSTER,
@@ -74,7 +79,11 @@ impl Machine {
             members: self.root.path(paths::MEMBERS_SOCKET),
         };
         let log = self.log.clone();
-        let handle = start(config, Box::new(move |line| log.lock().unwrap().push(line.to_owned()))).unwrap();
+        let hear = move |line: &str| {
+            sees(line);
+            log.lock().unwrap().push(line.to_owned());
+        };
+        let handle = start(config, Box::new(hear)).unwrap();
         handle.seek(seeds.to_vec());
         self.handle = Some(handle);
     }
@@ -210,6 +219,23 @@ fn a_newer_key_on_disk_begins_the_mesh_anew_and_an_older_one_does_not() {
         let generation = view.members.first().map(|member| member.generation);
         if generation == Some(2) { Ok(()) } else { Err(format!("{generation:?}")) }
     });
+}
+
+/// The log stands for anything in the thread that may panic.
+#[test]
+fn a_panic_begins_the_mesh_anew_and_ends_nothing_else() {
+    let identity_key = keys::ed25519().unwrap();
+    let identity = Ed25519::load(identity_key.as_bytes()).unwrap().public();
+    let mut one = Machine::new("one", identity, Some(&identity_key));
+    one.start_with(&[], |line| assert!(!line.contains("its key is that of epoch"), "as a fault would"));
+    one.has_key(1);
+    one.order(Order::Rekey(2));
+    one.until("the next generation", |this| match members::ask(&this.root) {
+        Ok(view) if view.members.iter().any(|member| member.generation == 2) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    one.has_key(1);
+    assert!(one.log.lock().unwrap().iter().any(|line| line.contains("a fault of kubeboot's own")));
 }
 
 #[test]
