@@ -9,12 +9,14 @@ use std::time::Duration;
 use crate::exit::Exit;
 use crate::host::api::{Api, ApiError};
 use crate::host::enrolment::cluster::Enrolment;
+use crate::host::mesh::keeper::Keeper;
 use crate::host::node::ThisNode;
 use crate::host::report::Report;
 use crate::host::root::Root;
 use crate::host::{clock, etcd, files, gates, reconcile, renewal, systemd, wait};
 use crate::kubernetes::addons;
 use crate::paths;
+use crate::plan::record::Endpoints;
 use crate::settings::Role;
 use crate::timeline::{Outcome, What};
 
@@ -24,6 +26,8 @@ const RECONCILE: Duration = Duration::from_secs(300);
 const RENEW: Duration = Duration::from_secs(1800);
 /// How often a worker asks where the API servers are: control planes come and go by hand, and one that stays is enough.
 const ENDPOINTS: Duration = Duration::from_secs(30);
+/// How often the mesh is told what the cluster says, and asked how it stands.
+const MESH: Duration = Duration::from_secs(15);
 /// How long no API server answers before a worker asks a control plane where they are, and between asking.
 const LOST: Duration = Duration::from_secs(60);
 /// When they are first looked at: boot has just done so, but a time server may have set the clock since.
@@ -68,6 +72,7 @@ enum Duty {
     Renewals,
     /// Where the API servers are: for a worker's balancer, and for whom a control plane that comes back asks.
     Endpoints,
+    Mesh,
 }
 
 /// A control plane's duties in the order in which they are first done. Permissions and add-ons come first: others wait for
@@ -78,9 +83,10 @@ const CONTROL_PLANE: &[(Duty, Duration)] = &[
     (Duty::Labels, RECONCILE),
     (Duty::Renewals, RENEW),
     (Duty::Endpoints, ENDPOINTS),
+    (Duty::Mesh, MESH),
 ];
 /// A worker's duties. What it may change of the cluster's objects its kubelet does.
-const WORKER: &[(Duty, Duration)] = &[(Duty::Endpoints, ENDPOINTS), (Duty::Renewals, RENEW)];
+const WORKER: &[(Duty, Duration)] = &[(Duty::Endpoints, ENDPOINTS), (Duty::Renewals, RENEW), (Duty::Mesh, MESH)];
 
 /// Notices that the clock was set: wall time moves as monotonic time does, or somebody moved it.
 struct Watch {
@@ -107,6 +113,8 @@ struct Agent<'a> {
     api: Api,
     /// Once machines are taken in.
     enrolment: Option<Arc<Enrolment>>,
+    /// None if its thread could not be started.
+    mesh: Option<Keeper>,
     /// When an API server answered last, or a control plane was asked where they are.
     heard: Duration,
 }
@@ -115,10 +123,19 @@ impl<'a> Agent<'a> {
     fn new(root: &'a Root) -> Result<Self, String> {
         let this = ThisNode::load(root)?;
         let api = this.api(root).map_err(|error| error.to_string())?;
-        Ok(Agent { root, this, api, enrolment: None, heard: clock::monotonic() })
+        Ok(Agent { root, this, api, enrolment: None, mesh: None, heard: clock::monotonic() })
+    }
+
+    /// The mesh runs beside everything else, and nothing waits for it.
+    fn start_mesh(&mut self) {
+        match Keeper::new(self.root, &self.this) {
+            Ok(keeper) => self.mesh = Some(keeper),
+            Err(error) => eprintln!("kubeboot: the mesh does not run: {error}"),
+        }
     }
 
     fn work(&mut self, report: &mut Report) -> String {
+        self.start_mesh();
         let mut watch = Watch::new(clock::unix(), clock::monotonic());
         if let Err(error) = self.vote(&mut watch, report) {
             return error;
@@ -193,6 +210,9 @@ impl<'a> Agent<'a> {
         loop {
             systemd::alive();
             self.renew_waiting(watch, &mut renewals, report);
+            if let Err(error) = self.tend_mesh() {
+                eprintln!("kubeboot: {error}");
+            }
             match etcd::vote(self.root, &membership, &self.this.node)? {
                 etcd::Vote::Has => break,
                 etcd::Vote::NotYet(why) => {
@@ -243,6 +263,9 @@ impl<'a> Agent<'a> {
             systemd::alive();
             self.renew_waiting(watch, &mut renewals, report);
             self.find_servers();
+            if let Err(error) = self.tend_mesh() {
+                eprintln!("kubeboot: {error}");
+            }
             backoff.pause();
         }
         self.heard = clock::monotonic();
@@ -294,6 +317,7 @@ impl<'a> Agent<'a> {
             Duty::Enrolment => self.enrolment(),
             Duty::Renewals => self.renew(report),
             Duty::Endpoints => self.endpoints().map(|()| true),
+            Duty::Mesh => self.tend_mesh().map(|()| true),
         }
     }
 
@@ -318,7 +342,14 @@ impl<'a> Agent<'a> {
             _ => self.heard = clock::monotonic(),
         }
         // An answer that names nobody says nothing of where they are: what was known before stays.
-        let Some(record) = found.map_err(|error| error.to_string())? else { return Ok(()) };
+        match found.map_err(|error| error.to_string())? {
+            Some(record) => self.keep_servers(&record),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes down where the API servers are, for the balancer, which follows the file.
+    fn keep_servers(&self, record: &Endpoints) -> Result<(), String> {
         let path = self.root.path(paths::ENDPOINTS);
         match files::ensure(&path, record.text().as_bytes(), 0o644) {
             Ok(false) => {}
@@ -334,7 +365,16 @@ impl<'a> Agent<'a> {
     /// A worker whose API servers have not answered for long asks the control planes themselves: all that it knows may have
     /// gone while it was off.
     fn find_servers(&mut self) {
-        if self.this.is_control_plane() || clock::monotonic().saturating_sub(self.heard) < LOST {
+        if self.this.is_control_plane() {
+            return;
+        }
+        // The mesh may know better, without asking anybody.
+        if let Some(record) = self.mesh.as_mut().and_then(Keeper::new_servers)
+            && let Err(error) = self.keep_servers(&record)
+        {
+            eprintln!("kubeboot: {error}");
+        }
+        if clock::monotonic().saturating_sub(self.heard) < LOST {
             return;
         }
         match renewal::ask_where(self.root, &self.this) {
@@ -342,6 +382,14 @@ impl<'a> Agent<'a> {
             Err(error) => println!("{error}"),
         }
         self.heard = clock::monotonic();
+    }
+
+    fn tend_mesh(&mut self) -> Result<(), String> {
+        let Some(mesh) = &mut self.mesh else { return Ok(()) };
+        let objects = self.enrolment.as_ref().map(|enrolment| enrolment.objects());
+        let servers = objects.as_ref().map_or(Ok(None), |_| reconcile::api_servers(&self.api));
+        let tended = mesh.tend(servers.as_ref().ok().and_then(Option::as_ref), objects.as_deref());
+        servers.map_err(|error| error.to_string()).and(tended)
     }
 
     fn add_ons(&self, report: &mut Report) -> Result<bool, ApiError> {
@@ -403,6 +451,6 @@ mod tests {
     #[test]
     fn a_worker_changes_none_of_the_clusters_objects() {
         let of_a_worker: Vec<Duty> = WORKER.iter().map(|(duty, _)| *duty).collect();
-        assert_eq!(of_a_worker, [Duty::Endpoints, Duty::Renewals]);
+        assert_eq!(of_a_worker, [Duty::Endpoints, Duty::Renewals, Duty::Mesh]);
     }
 }

@@ -8,6 +8,7 @@ mod health;
 mod images;
 mod init;
 mod join;
+mod members;
 mod node;
 mod os_health;
 mod plan;
@@ -65,6 +66,8 @@ enum Command {
     Prompt(prompt::Args),
     /// Show what this machine is and whether it is healthy
     Status(status::Args),
+    /// Show who is in the mesh of the cluster's nodes, and who answers
+    Members(members::Args),
     /// Return this machine to its first boot
     Reset(reset::Args),
     /// Show how long each phase of this boot took
@@ -111,6 +114,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Join(args) => join::run(&args),
         Command::Prompt(args) => prompt::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Members(args) => members::run(&args),
         Command::Reset(args) => reset::run(&args),
         Command::Timeline(args) => timeline::run(&args),
         Command::Node(args) => node::run(&args),

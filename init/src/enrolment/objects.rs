@@ -28,7 +28,6 @@ pub const ROLE: &str = "kubeboot.local/role";
 pub const TOKEN: &str = "token";
 /// [`KIND`] of nodes.
 pub const NODE: &str = "node";
-
 /// [`KIND`] of removals.
 pub const REMOVED: &str = "removed";
 /// What the name of a removal's object begins with; the node key's fingerprint follows.
@@ -63,6 +62,11 @@ pub fn removal(node: &NodeRecord, now: Unix) -> Value {
     })
 }
 
+/// Whose node key an object says is removed: its fingerprint. None if its name is not what [`removed_name`] makes.
+pub fn removed(object: &Value) -> Option<[u8; SECRET]> {
+    Data::of(object).object_name().strip_prefix(REMOVED_PREFIX).and_then(unhex)
+}
+
 /// A node key as a label's value.
 pub fn key_label(key: &[u8; 32]) -> String {
     hex(&fingerprint(key))
@@ -76,7 +80,8 @@ pub fn address_label(address: IpAddr) -> String {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as objects write them.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -260,7 +265,8 @@ impl NodeObject {
     }
 }
 
-fn unhex(text: &str) -> Option<[u8; SECRET]> {
+/// A fingerprint or a token's id from what [`hex`] makes of it.
+pub fn unhex(text: &str) -> Option<[u8; SECRET]> {
     let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit()) && text.len() == 2 * SECRET;
     u128::from_str_radix(text, 16).ok().filter(|_| digits).map(u128::to_be_bytes)
 }
@@ -305,7 +311,8 @@ pub fn version(object: &Value) -> Option<String> {
     object.pointer("/metadata/resourceVersion").and_then(Value::as_str).map(str::to_owned)
 }
 
-fn set_version(object: &mut Value, version: Option<&String>) {
+/// Says which version of the object is to be replaced.
+pub fn set_version(object: &mut Value, version: Option<&String>) {
     if let Some(version) = version {
         object["metadata"]["resourceVersion"] = json!(version);
     }

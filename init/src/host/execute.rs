@@ -9,17 +9,19 @@ use zeroize::Zeroizing;
 use super::batch::Batch;
 use super::joining::Granted;
 use super::keys::{self, KeyError, Signer};
+use super::mesh::disk;
 use super::root::Root;
 use super::{clock, files, random};
 use crate::certificates::{Authority, Form, Leaf, Unix, check};
 use crate::enrolment::objects::FoundingTokens;
 use crate::facts::EARLIEST;
 use crate::kubernetes::{encryption, kubeconfig};
+use crate::mesh::stored;
 use crate::paths;
 use crate::plan::Step;
 use crate::plan::founder::{SERVICE_ACCOUNT_KEY, SERVICE_ACCOUNT_PUBLIC_KEY};
 use crate::plan::record::{Cluster, Endpoints};
-use crate::token::{Joiner, Seed, Token};
+use crate::token::{Seed, Token};
 
 /// A step that failed. What was in place before still is; the next boot goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -158,7 +160,8 @@ impl<'a> Executor<'a> {
         self.granted.ok_or_else(|| Reason::State("no control plane was asked".to_owned()))
     }
 
-    /// Stages what a control plane has granted: authorities, API servers, and of the certificates `leaves`.
+    /// Stages what a control plane has granted: authorities, API servers, the mesh key if it is newer than the one that is
+    /// there, and of the certificates `leaves`.
     fn take(&mut self, granted: &Granted, leaves: &[Leaf]) -> Result<(), Reason> {
         let grant = &granted.enrolled.grant;
         for (authority, certificate) in &grant.authorities {
@@ -166,6 +169,9 @@ impl<'a> Executor<'a> {
         }
         let endpoints = Endpoints::of(grant.endpoints.iter().copied());
         self.stage(paths::ENDPOINTS, endpoints.text().as_bytes(), 0o644)?;
+        if disk::lacks_mesh_key(self.root, &grant.mesh_key) {
+            self.stage(paths::MESH_KEY, &stored::key_bytes(&grant.mesh_key), 0o600)?;
+        }
         let pairs = Leaf::OF_EVERY_NODE.into_iter().zip(&grant.certificates).zip(&granted.keys);
         for ((leaf, certificate), key) in pairs.filter(|((leaf, _), _)| leaves.contains(leaf)) {
             let pair = keys::Pair { public: certificate.clone(), key: key.clone() };
@@ -176,14 +182,7 @@ impl<'a> Executor<'a> {
 
     /// Stages the secrets that every control plane holds: a worker is granted none.
     fn take_keys(&mut self, granted: &Granted) -> Result<(), Reason> {
-        let grant = &granted.enrolled.grant;
-        for (key, secret) in &grant.keys {
-            self.stage(key.path(), secret, 0o600)?;
-        }
-        match grant.role {
-            Joiner::Worker => Ok(()),
-            Joiner::ControlPlane => self.stage(paths::MESH_KEY, grant.mesh_key.as_ref(), 0o600),
-        }
+        granted.enrolled.grant.keys.iter().try_for_each(|(key, secret)| self.stage(key.path(), secret, 0o600))
     }
 
     fn directory(&self, path: &str, mode: u32) -> Result<(), Reason> {

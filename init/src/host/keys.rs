@@ -168,6 +168,16 @@ pub fn ed25519() -> Result<Zeroizing<String>, KeyError> {
     Ok(pem)
 }
 
+/// A private key (PKCS#8) as its file has it, DER.
+///
+/// # Errors
+/// The file is no PEM.
+pub fn der(pem: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let bad = |reason: String| KeyError { operation: "read a key".to_owned(), reason };
+    let (_, block) = x509_parser::pem::parse_x509_pem(pem).map_err(|error| bad(error.to_string()))?;
+    Ok(Zeroizing::new(block.contents))
+}
+
 /// An Ed25519 key that can sign: the cluster's identity key, or a node's. No `Debug`: it holds a secret.
 pub struct Ed25519(Ed25519KeyPair);
 
@@ -178,8 +188,7 @@ impl Ed25519 {
     /// It can't be parsed.
     pub fn load(pem: &[u8]) -> Result<Self, KeyError> {
         let bad = |reason: String| KeyError { operation: "read an Ed25519 key".to_owned(), reason };
-        let (_, block) = x509_parser::pem::parse_x509_pem(pem).map_err(|error| bad(error.to_string()))?;
-        let der = Zeroizing::new(block.contents);
+        let der = der(pem)?;
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map_err(|error| bad(error.to_string()))?;
         Ok(Ed25519(pair))
     }

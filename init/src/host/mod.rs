@@ -17,6 +17,7 @@ pub mod gates;
 pub mod joining;
 pub mod keys;
 pub mod machine_id;
+pub mod mesh;
 pub mod mounts;
 pub mod node;
 pub mod node_removal;

@@ -1,6 +1,8 @@
 //! What the console says. Pure: texts from values; `host::console` shows them.
 
 mod block;
+pub mod members;
+mod table;
 pub mod tokens;
 mod welcome;
 

@@ -220,26 +220,13 @@ pub fn table(rows: &[Listed]) -> String {
     if rows.is_empty() {
         return "There are no tokens. To make one: kubeboot token create\n".to_owned();
     }
-    let head = ["ID", "ROLE", "EXPIRES", "USES LEFT", "FROM", "NODES"].map(str::to_owned);
+    let head = ["ID", "ROLE", "EXPIRES", "USES LEFT", "FROM", "NODES"];
     let cells = rows.iter().map(|row| {
         let expires = if row.expired { "expired".to_owned() } else { row.expires.clone() };
         let uses = row.uses_left.map_or("any".to_owned(), |uses| uses.to_string());
         [row.id.clone(), row.role.to_owned(), expires, uses, row.from.clone(), row.nodes.join(" ")]
     });
-    let lines: Vec<[String; 6]> = std::iter::once(head).chain(cells).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..5).map(width).collect();
-    let mut out = String::new();
-    for line in &lines {
-        let mut text = String::new();
-        for (cell, width) in line.iter().zip(&widths) {
-            text += &format!("{cell:<width$}  ");
-        }
-        text += &line[5];
-        out += text.trim_end();
-        out.push('\n');
-    }
-    out
+    super::table::table(head, cells)
 }
 
 #[cfg(test)]

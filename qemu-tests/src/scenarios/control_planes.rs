@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::join::{FOUNDER, Tokens, WORKER, await_node, founder_of, joiner_of, worker_of};
 use super::{founder, workload};
 use crate::kubectl::Kubectl;
-use crate::machine::{Machine, Spec, Volume};
 use crate::machine::network::Network;
+use crate::machine::{Machine, Spec, Volume};
 use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, stop};
 use crate::wait::{Look, until};
 

@@ -16,6 +16,7 @@ use crate::enrolment::note::{Note, Outcome};
 use crate::enrolment::server::{Effect, Event, Issue, Server, Setup, Taken};
 use crate::enrolment::transcript::Exporter;
 use crate::enrolment::{Keys, Sign};
+use crate::mesh::MeshKey;
 use crate::plan::record::Cluster;
 use crate::token::{JoinToken, Joiner as Role, SECRET, Seed, SigningKey, fingerprint};
 
@@ -209,7 +210,7 @@ impl World {
         let keys = Key::ALL.into_iter().map(|key| (key, Zeroizing::new(format!("{key:?}").into_bytes())));
         Grant {
             role,
-            mesh_key: Zeroizing::new(bytes("mesh")),
+            mesh_key: MeshKey::new(1, Zeroizing::new(bytes("mesh"))),
             endpoints: vec!["192.0.2.10:6443".parse().unwrap()],
             settings: self.settings.clone(),
             authorities: wanted.iter().map(|one| (*one, self.authorities[one].certificate.clone())).collect(),

@@ -253,6 +253,12 @@ fn resolve(host: &Host) -> Result<Vec<SocketAddr>, String> {
     if addresses.is_empty() { Err("it has none".to_owned()) } else { Ok(addresses) }
 }
 
+/// The addresses of a host; none when its name leads nowhere now.
+pub fn addresses(host: &Host) -> Vec<IpAddr> {
+    systemd::alive();
+    resolve(host).unwrap_or_default().iter().map(SocketAddr::ip).collect()
+}
+
 /// Whom a node asks that comes back: the control planes that it knows of, then those that it was told to join through.
 pub fn known_hosts(root: &Root, join: &[String]) -> Vec<Host> {
     let bytes = files::read_optional(&root.path(paths::ENDPOINTS)).ok().flatten().unwrap_or_default();

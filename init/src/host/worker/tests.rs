@@ -11,8 +11,10 @@ use crate::certificates::{Authority, DAY, check};
 use crate::enrolment::joiner::Enrolled;
 use crate::enrolment::message::Grant;
 use crate::host::keys::{self, Signer};
+use crate::host::mesh::disk;
 use crate::host::sample::{NOW, files, lines, machine};
 use crate::kubernetes::sample;
+use crate::mesh::MeshKey;
 use crate::paths;
 use crate::plan::Damaged;
 use crate::plan::record::Cluster;
@@ -49,7 +51,7 @@ impl Canned {
             .collect();
         let grant = Grant {
             role: Joiner::Worker,
-            mesh_key: Zeroizing::new([3; 32]),
+            mesh_key: MeshKey::new(2, Zeroizing::new([3; 32])),
             endpoints: vec!["192.0.2.11:6443".parse().unwrap()],
             settings: String::new(),
             authorities: self.signers.iter().map(|(which, signer)| (*which, signer.certificate.clone())).collect(),
@@ -258,4 +260,23 @@ fn certificates_are_listed_with_their_ends() {
         names,
         ["kubernetes", "kubelet-serving-ca", "kubelet-client", "kubelet-serving", "kube-proxy", "flannel"]
     );
+}
+
+#[test]
+fn a_granted_mesh_key_replaces_an_older_or_damaged_one_and_never_a_newer() {
+    let ((_folder, root), canned) = (machine(), Canned::new());
+    join(&root, &canned, NOW);
+    let granted = canned.grant(&node_key(&root), NOW);
+    let because = "the mesh has a newer key".to_owned();
+    let steps = [Step::Return { leaves: Vec::new(), because }, Step::Flush];
+    let held = || disk::mesh_key(&root).map(|key| key.epoch);
+    let take_back = || Executor::new(&root, NOW, String::new(), None).with(&granted).run(&steps, |_, _| {}).unwrap();
+    for (before, after) in [(1, 2), (2, 2), (3, 3)] {
+        disk::write_mesh_key(&root, &MeshKey::new(before, Zeroizing::new([9; 32]))).unwrap();
+        take_back();
+        assert_eq!(held(), Ok(after));
+    }
+    std::fs::write(root.path(paths::MESH_KEY), "torn").unwrap();
+    take_back();
+    assert_eq!(held(), Ok(2));
 }
