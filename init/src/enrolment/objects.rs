@@ -28,6 +28,7 @@ pub const ROLE: &str = "kubeboot.local/role";
 pub const TOKEN: &str = "token";
 /// [`KIND`] of nodes.
 pub const NODE: &str = "node";
+
 /// [`KIND`] of removals.
 pub const REMOVED: &str = "removed";
 /// What the name of a removal's object begins with; the node key's fingerprint follows.
@@ -62,11 +63,6 @@ pub fn removal(node: &NodeRecord, now: Unix) -> Value {
     })
 }
 
-/// Whose node key an object says is removed: its fingerprint. None if its name is not what [`removed_name`] makes.
-pub fn removed(object: &Value) -> Option<[u8; SECRET]> {
-    Data::of(object).object_name().strip_prefix(REMOVED_PREFIX).and_then(unhex)
-}
-
 /// A node key as a label's value.
 pub fn key_label(key: &[u8; 32]) -> String {
     hex(&fingerprint(key))
@@ -80,9 +76,14 @@ pub fn address_label(address: IpAddr) -> String {
     }
 }
 
-/// Bytes as objects write them.
-pub fn hex(bytes: &[u8]) -> String {
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whose node key an object says is removed: its fingerprint. None if its name is not what [`removed_name`] makes.
+pub fn removed(object: &Value) -> Option<[u8; SECRET]> {
+    Data::of(object).object_name().strip_prefix(REMOVED_PREFIX).and_then(unhex)
 }
 
 /// A role as objects and commands write it.
@@ -311,8 +312,8 @@ pub fn version(object: &Value) -> Option<String> {
     object.pointer("/metadata/resourceVersion").and_then(Value::as_str).map(str::to_owned)
 }
 
-/// Says which version of the object is to be replaced.
-pub fn set_version(object: &mut Value, version: Option<&String>) {
+/// Says in an object which version it replaces.
+pub(crate) fn set_version(object: &mut Value, version: Option<&String>) {
     if let Some(version) = version {
         object["metadata"]["resourceVersion"] = json!(version);
     }

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use super::table::table;
-use super::{Block, duration, one_line};
+use super::{Block, duration, one_line, table};
 use crate::mesh::view::{Seen, View};
 
 /// The mesh as this node sees it.
 pub fn text(view: &View) -> String {
     let head = ["NAME", "ROLE", "ADDRESS", "STATE", "FOR", "ROUND TRIP", "STARTS", "OBJECTIONS", "SUSPECTED BY"];
-    let mut out = table(head, view.members.iter().map(row));
+    let mut out = table::text(head, view.members.iter().map(row));
     let count = |state: &str| view.members.iter().filter(|member| member.state == state).count();
     let states = ["alive", "suspect", "down"].map(|state| (count(state), state));
     let states: Vec<String> =
@@ -33,15 +32,15 @@ fn row(member: &Seen) -> [String; 9] {
     let name = if member.this_node { format!("{} (this node)", member.name) } else { member.name.clone() };
     let trip = member.round_trip.map(|trip| duration(Duration::from_secs_f64(trip.max(0.0) / 1000.0)));
     [
-        one_line(&name),
-        one_line(&member.role),
-        one_line(&member.address),
-        one_line(&member.state),
+        name,
+        member.role.clone(),
+        member.address.clone(),
+        member.state.clone(),
         duration(Duration::from_secs(member.seconds)),
         trip.unwrap_or_else(dash),
         member.generation.to_string(),
         member.incarnation.to_string(),
-        member.suspected_by.as_deref().map_or_else(dash, one_line),
+        member.suspected_by.clone().unwrap_or_else(dash),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 mod block;
 pub mod members;
-mod table;
+pub mod table;
 pub mod tokens;
 mod welcome;
 

@@ -220,13 +220,12 @@ pub fn table(rows: &[Listed]) -> String {
     if rows.is_empty() {
         return "There are no tokens. To make one: kubeboot token create\n".to_owned();
     }
-    let head = ["ID", "ROLE", "EXPIRES", "USES LEFT", "FROM", "NODES"];
     let cells = rows.iter().map(|row| {
         let expires = if row.expired { "expired".to_owned() } else { row.expires.clone() };
         let uses = row.uses_left.map_or("any".to_owned(), |uses| uses.to_string());
         [row.id.clone(), row.role.to_owned(), expires, uses, row.from.clone(), row.nodes.join(" ")]
     });
-    super::table::table(head, cells)
+    super::table::text(["ID", "ROLE", "EXPIRES", "USES LEFT", "FROM", "NODES"], cells)
 }
 
 #[cfg(test)]
