@@ -394,7 +394,9 @@ impl<'a> Agent<'a> {
 
     fn add_ons(&self, report: &mut Report) -> Result<bool, ApiError> {
         let start = clock::monotonic();
-        let wanted = addons::wanted(&self.this.settings, renewal::has_name_servers(self.root));
+        let name_servers = renewal::has_name_servers(self.root);
+        let seen = addons::Seen { name_servers, nodes: reconcile::up_to_two_nodes(&self.api)? };
+        let wanted = addons::wanted(&self.this.settings, seen);
         let done = reconcile::add_ons(&self.api, &wanted)?;
         for object in &done.removed {
             println!("removed {object}, which no add-on wants any more");

@@ -53,6 +53,7 @@ fn three_control_planes(stage: &mut Stage) -> Result<()> {
         to_found.as_secs_f64(),
         start.elapsed().as_secs_f64()
     );
+    await_mesh(&founded.kubectl, &[(FOUNDER, "alive"), (SECOND, "alive"), (THIRD, "alive"), (WORKER, "alive")])?;
     // Each control plane gives its own operators certificates; the cluster's authority is one.
     let kubectl = stage.granted(&*second)?;
     founded.machine.cut_power()?;
@@ -74,14 +75,29 @@ fn kubeboot(kubectl: &Kubectl, node: &str, words: &[&str]) -> String {
     workload::on(kubectl, Some(node), &command).unwrap_or_else(|error| format!("{error:#}"))
 }
 
+/// Waits until the worker's view of the mesh is as expected: each member's name and state, and no other member.
+fn await_mesh(kubectl: &Kubectl, expected: &[(&str, &str)]) -> Result<()> {
+    until("the worker's mesh to have its members", LIMIT, PAUSE, || {
+        let said = kubeboot(kubectl, WORKER, &["members", "--output", "json"]);
+        let view: Value = serde_json::from_str(&said).unwrap_or_default();
+        let members = view["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let has = |(name, state): &(&str, &str)| {
+            members.iter().any(|member| member["name"] == *name && member["state"] == *state)
+        };
+        let all = members.len() == expected.len() && expected.iter().all(has);
+        if all { Look::Holds(()) } else { Look::NotYet(said) }
+    })
+}
+
 /// The lost founder is replaced by the commands that `kubeboot status` gives, and by a new machine under its name.
 fn replace_the_founder(stage: &mut Stage, kubectl: &Kubectl, images: &Volume) -> Result<Box<dyn Machine>> {
     let remove = format!("on {SECOND}: kubeboot node remove {FOUNDER}");
     until("a worker's status to say what is lost", LIMIT, PAUSE, || {
         let status = kubeboot(kubectl, WORKER, &["status"]);
-        let lost = status.lines().any(|line| line.trim().starts_with("LOST") && line.contains(FOUNDER));
+        let lost = status.lines().any(|line| line.contains("LOST") && line.contains(FOUNDER));
         if lost && status.contains(&remove) { Look::Holds(()) } else { Look::NotYet(status) }
     })?;
+    await_mesh(kubectl, &[(FOUNDER, "down"), (SECOND, "alive"), (THIRD, "alive"), (WORKER, "alive")])?;
     let refused = kubeboot(kubectl, SECOND, &["node", "remove", THIRD]);
     ensure!(refused.contains("etcd could not decide any more"), "removing a second of three was answered: {refused}");
     let removed = kubeboot(kubectl, SECOND, &["node", "remove", FOUNDER]);
@@ -99,6 +115,8 @@ fn replace_the_founder(stage: &mut Stage, kubectl: &Kubectl, images: &Volume) ->
     let machine = stage.start(spec)?;
     await_node(kubectl, FOUNDER, &*machine)?;
     await_members(kubectl)?;
+    // The machine that was lost is no member any more; the one that took its name is.
+    await_mesh(kubectl, &[(FOUNDER, "alive"), (SECOND, "alive"), (THIRD, "alive"), (WORKER, "alive")])?;
     Ok(machine)
 }
 
