@@ -351,11 +351,17 @@ impl FoundingTokens {
         serde_json::to_string_pretty(self).expect("texts and a number") + "\n"
     }
 
-    /// The tokens' records, for a cluster founded at that moment by that key (base64).
+    /// The tokens' records, for a cluster founded at that moment by that key (base64). `expect` is how many control planes
+    /// the cluster is to have, its founder among them.
     ///
     /// # Errors
     /// What is wrong, in words.
-    pub fn records(bytes: &[u8], founding_key: &str, founded: Unix) -> Result<[TokenRecord; 2], String> {
+    pub fn records(
+        bytes: &[u8],
+        founding_key: &str,
+        founded: Unix,
+        expect: Option<u32>,
+    ) -> Result<[TokenRecord; 2], String> {
         let tokens: FoundingTokens = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if tokens.format != 1 {
             return Err(format!("expected format 1, found {}", tokens.format));
@@ -367,9 +373,10 @@ impl FoundingTokens {
             let bytes = STANDARD.decode(text).map_err(|error| error.to_string())?;
             bytes.try_into().map_err(|_| "expected keys of 32 bytes".to_owned())
         };
+        let further = expect.map(|all| all.saturating_sub(1));
         Ok([
             TokenRecord::founding(Joiner::Worker, key(&tokens.worker)?, founded, None),
-            TokenRecord::founding(Joiner::ControlPlane, key(&tokens.control_plane)?, founded, None),
+            TokenRecord::founding(Joiner::ControlPlane, key(&tokens.control_plane)?, founded, further),
         ])
     }
 }
@@ -451,14 +458,15 @@ mod tests {
         let seed = Seed::new([7; SECRET]);
         let text = FoundingTokens::of(&seed).text();
         let key = STANDARD.encode(seed.founding_key().public());
-        let [worker, control_plane] = FoundingTokens::records(text.as_bytes(), &key, 1_800_000_000).unwrap();
+        let [worker, control_plane] = FoundingTokens::records(text.as_bytes(), &key, 1_800_000_000, Some(3)).unwrap();
+        assert_eq!((worker.uses_left, control_plane.uses_left), (None, Some(2)), "the founder is one of three");
         assert_eq!(worker.key, seed.join_token(Joiner::Worker).join_key().public());
         assert_eq!(control_plane.key, seed.join_token(Joiner::ControlPlane).join_key().public());
         assert_eq!((worker.kind, worker.expires), (Joiner::Worker, 1_800_000_000 + crate::certificates::DAY));
         let other = STANDARD.encode(Seed::new([8; SECRET]).founding_key().public());
-        assert!(FoundingTokens::records(text.as_bytes(), &other, 0).unwrap_err().contains("another seed"));
+        assert!(FoundingTokens::records(text.as_bytes(), &other, 0, None).unwrap_err().contains("another seed"));
         for length in 0..text.len() - 2 {
-            assert!(FoundingTokens::records(&text.as_bytes()[..length], &key, 0).is_err(), "{length}");
+            assert!(FoundingTokens::records(&text.as_bytes()[..length], &key, 0, None).is_err(), "{length}");
         }
     }
 }

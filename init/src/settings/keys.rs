@@ -76,6 +76,15 @@ pub const KEYS: &[Key] = &[
         example: "10.0.0.10,cp-2.example",
     },
     Key {
+        name: "expect",
+        shape: Shape::One,
+        expected: "a number from 1 to 16",
+        default: "none: the seed's token for control planes admits any number for 24 h",
+        doc: "On a founder: how many control planes the cluster is to have, the founder among them. The seed's token for control \
+              planes admits no more than the others; later ones need a token of their own.",
+        example: "3",
+    },
+    Key {
         name: "operator",
         shape: Shape::Lines,
         expected: "an ssh public key: `ssh-ed25519 AAAA… comment`, `ecdsa-sha2-nistp256 …` or `ecdsa-sha2-nistp384 …`",

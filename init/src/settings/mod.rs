@@ -46,6 +46,9 @@ pub struct Settings {
     pub name: Option<String>,
     /// `join`: hosts to join through.
     pub join: Vec<String>,
+    /// `expect`: how many control planes the cluster is to have, the founder among them; none means any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<u32>,
     /// `operator`: ssh public keys that may command the cluster, one `type base64 [comment]` each.
     pub operator: Vec<String>,
     /// `report`: serial device (such as `ttyS1`) that gets events as JSON lines, nothing secret.
@@ -79,6 +82,7 @@ impl Default for Settings {
             role: None,
             name: None,
             join: Vec::new(),
+            expect: None,
             operator: Vec::new(),
             report: None,
             cluster: Cluster::default(),

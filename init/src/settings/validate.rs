@@ -39,6 +39,7 @@ pub fn validate(inputs: Inputs) -> Result<Validated, Vec<Problem>> {
         role: judge.role(),
         name: judge.text("name", rules::is_node_name),
         join: judge.list("join", rules::is_host),
+        expect: judge.parsed("expect", None, |count| (1..=16).contains(count)),
         operator: judge.operator(),
         report: judge.report(),
         cluster: judge.cluster(),

@@ -101,7 +101,7 @@ impl Enrolment {
             println!("the founding window ended before the cluster had its tokens. {fix}");
             return files::remove(&path).map_err(failed);
         }
-        match FoundingTokens::records(&bytes, &cluster.founding_key, cluster.founded) {
+        match FoundingTokens::records(&bytes, &cluster.founding_key, cluster.founded, self.this.settings.expect) {
             Ok(records) => {
                 for record in records {
                     self.store.create_token(record)?;
