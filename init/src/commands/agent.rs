@@ -395,8 +395,8 @@ impl<'a> Agent<'a> {
     fn add_ons(&self, report: &mut Report) -> Result<bool, ApiError> {
         let start = clock::monotonic();
         let name_servers = renewal::has_name_servers(self.root);
-        let seen = addons::Seen { name_servers, nodes: reconcile::up_to_two_nodes(&self.api)? };
-        let wanted = addons::wanted(&self.this.settings, seen);
+        let (nodes, removed) = (reconcile::up_to_two_nodes(&self.api)?, reconcile::removed(&self.api, clock::unix())?);
+        let wanted = addons::wanted(&self.this.settings, &addons::Seen { name_servers, nodes, removed });
         let done = reconcile::add_ons(&self.api, &wanted)?;
         for object in &done.removed {
             println!("removed {object}, which no add-on wants any more");

@@ -32,7 +32,7 @@ pub const NODE: &str = "node";
 /// [`KIND`] of removals.
 pub const REMOVED: &str = "removed";
 /// What the name of a removal's object begins with; the node key's fingerprint follows.
-pub const REMOVED_PREFIX: &str = "removed-";
+const REMOVED_PREFIX: &str = "removed-";
 
 /// A token's object.
 pub fn token_name(id: &[u8; SECRET]) -> String {
@@ -79,6 +79,11 @@ pub fn address_label(address: IpAddr) -> String {
 /// Bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// When an object says that its node was removed, in seconds since 1970; one that was made by hand may not say it.
+pub fn removed_at(object: &Value) -> Option<Unix> {
+    Data::of(object).text("removed").ok()?.parse::<Moment>().ok().map(|moment| moment.unix())
 }
 
 /// Whose node key an object says is removed: its fingerprint. None if its name is not what [`removed_name`] makes.

@@ -9,7 +9,7 @@ use super::api::{Api, ApiError};
 use super::enrolment::store::{InApi, Store};
 use super::node::ThisNode;
 use super::root::Root;
-use super::{clock, etcd, wait};
+use super::{clock, etcd, reconcile, wait};
 use crate::etcd as members;
 use crate::facts::rfc1123_problem;
 use crate::health::node_from;
@@ -77,7 +77,10 @@ impl Removal {
             }
             Step::Drain => self.drain(limit),
             Step::Bar => match &self.found.record {
-                Some(record) => self.store.bar(record, clock::unix()),
+                Some(record) => {
+                    self.store.bar(record, clock::unix())?;
+                    reconcile::bar(&self.api, clock::unix()).map_err(words)
+                }
                 None => Ok(()),
             },
             Step::LeaveEtcd { id } => {

@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::api::{Api, ApiError};
+use super::enrolment::store::COLLECTION;
 use super::systemd;
+use crate::certificates::Unix;
+use crate::enrolment::objects::{KIND, REMOVED};
 use crate::health::node_from;
 use crate::kubernetes::addons::{self, AddOn, inventory};
 use crate::kubernetes::network;
@@ -60,6 +63,26 @@ pub fn add_ons(api: &Api, wanted: &[AddOn]) -> Result<Applied, ApiError> {
 pub fn up_to_two_nodes(api: &Api) -> Result<usize, ApiError> {
     let nodes = api.get("/api/v1/nodes?limit=2")?;
     Ok(nodes.get("items").and_then(Value::as_array).map_or(0, Vec::len))
+}
+
+/// The UIDs of the machines that were removed and whose certificates may live at `now`.
+///
+/// # Errors
+/// The call.
+pub fn removed(api: &Api, now: Unix) -> Result<Vec<String>, ApiError> {
+    let path = format!("{COLLECTION}?labelSelector={}%3D{REMOVED}", KIND.replace('/', "%2F"));
+    let list = api.get_optional(&path)?.unwrap_or_default();
+    let removals = list.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    Ok(addons::removed::uids(removals, now))
+}
+
+/// Has the API servers refuse the machines that were removed. The agents do the same, but not at once.
+///
+/// # Errors
+/// The first call that fails.
+pub fn bar(api: &Api, now: Unix) -> Result<(), ApiError> {
+    let bars = addons::bars(&removed(api, now)?);
+    inventory::labelled(&bars).iter().try_for_each(|object| api.apply(object).map(drop))
 }
 
 /// Sets the node's labels, once the kubelet has registered it. False when it has not yet.

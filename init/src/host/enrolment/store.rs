@@ -275,7 +275,8 @@ impl Store {
     }
 }
 
-const COLLECTION: &str = "/api/v1/namespaces/kubeboot-system/configmaps";
+/// Where the objects are.
+pub const COLLECTION: &str = "/api/v1/namespaces/kubeboot-system/configmaps";
 
 fn path(name: &str) -> String {
     format!("{COLLECTION}/{name}")

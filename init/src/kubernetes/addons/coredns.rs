@@ -12,7 +12,7 @@ use crate::settings::Settings;
 pub const NAME: &str = "coredns";
 
 /// The objects. Without a name server to forward to, CoreDNS would not start.
-pub fn objects(settings: &Settings, seen: Seen) -> Vec<Value> {
+pub fn objects(settings: &Settings, seen: &Seen) -> Vec<Value> {
     vec![
         account(),
         role(),

@@ -3,7 +3,7 @@
 pub mod coredns;
 pub mod inventory;
 pub mod rbac;
-mod removed;
+pub mod removed;
 
 use std::collections::BTreeMap;
 
@@ -24,23 +24,31 @@ pub struct AddOn {
 }
 
 /// What add-ons depend on beside the settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
     /// Whether the machine has name servers.
     pub name_servers: bool,
     /// How many nodes the cluster has; more than two make no difference.
     pub nodes: usize,
+    /// The UIDs of machines that were removed, whose certificates may still live ([`removed::uids`]).
+    pub removed: Vec<String>,
 }
 
 /// What is to be applied: the permissions that kubeboot itself needs, then the add-ons of the settings in their order.
-pub fn wanted(settings: &Settings, seen: Seen) -> Vec<AddOn> {
-    let mut addons = vec![AddOn { name: rbac::NAME, objects: [rbac::objects(), removed::objects()].concat() }];
+pub fn wanted(settings: &Settings, seen: &Seen) -> Vec<AddOn> {
+    let mut addons =
+        vec![AddOn { name: rbac::NAME, objects: [rbac::objects(), removed::objects(&seen.removed)].concat() }];
     for name in &settings.addons {
         if name == coredns::NAME {
             addons.push(AddOn { name: coredns::NAME, objects: coredns::objects(settings, seen) });
         }
     }
     addons
+}
+
+/// What refuses the removed machines alone, as it is applied with all else.
+pub fn bars(removed: &[String]) -> AddOn {
+    AddOn { name: rbac::NAME, objects: removed::objects(removed) }
 }
 
 /// Labels of a control plane's node that its kubelet may not set itself: kubeadm's, and those of the settings.
@@ -61,7 +69,7 @@ mod tests {
     fn every_object() {
         let mut settings = sample::settings();
         settings.addons = vec!["coredns".into()];
-        for addon in wanted(&settings, Seen { name_servers: true, nodes: 1 }) {
+        for addon in wanted(&settings, &Seen { name_servers: true, ..Seen::default() }) {
             let documents: Vec<String> = addon.objects.iter().map(yaml::text).collect();
             insta::assert_snapshot!(addon.name, documents.join("---\n"));
         }
@@ -72,7 +80,7 @@ mod tests {
         let mut settings = sample::settings();
         settings.addons = vec!["coredns".into()];
         let replicas = |nodes| {
-            let all = wanted(&settings, Seen { name_servers: true, nodes });
+            let all = wanted(&settings, &Seen { nodes, ..Seen::default() });
             let deployment = all.iter().flat_map(|addon| &addon.objects).find(|one| one["kind"] == "Deployment");
             deployment.and_then(|one| one["spec"]["replicas"].as_u64())
         };
@@ -83,7 +91,7 @@ mod tests {
     fn without_a_name_server_coredns_forwards_to_nobody() {
         let mut settings = sample::settings();
         settings.addons = vec!["coredns".into()];
-        let text = |name_servers| format!("{:?}", wanted(&settings, Seen { name_servers, nodes: 1 }));
+        let text = |name_servers| format!("{:?}", wanted(&settings, &Seen { name_servers, ..Seen::default() }));
         assert!(text(true).contains("forward . /etc/resolv.conf"));
         assert!(!text(false).contains("forward"));
     }

@@ -1,20 +1,47 @@
 //! Keeps machines that were removed from changing anything while their certificates live: seven days at most.
 //!
 //! Kubernetes has no list of revoked certificates. But a node's certificates name its node key as a UID, and each removed
-//! key has a ConfigMap ([`removed_name`](crate::enrolment::objects::removed_name)): a ValidatingAdmissionPolicy that takes
-//! those for its parameters refuses whoever has such a UID, also under a name that another machine has since.
+//! key has a ConfigMap: a ValidatingAdmissionPolicy refuses whoever has such a UID, also under a name that another machine
+//! has since. The UIDs stand in the policy itself. With the ConfigMaps as its parameters an API server that has just
+//! started would refuse every request of everybody until it has read them.
 
 use serde_json::{Value, json};
 
+use crate::certificates::DAY;
+use crate::certificates::Unix;
 use crate::certificates::profile::NODE_UID;
-use crate::enrolment::objects::{KIND, NAMESPACE, REMOVED, REMOVED_PREFIX};
+use crate::enrolment::objects::{self, hex};
 
 /// The policy's and its binding's name.
 const NAME: &str = "kubeboot-removed-nodes";
+/// How long a removal matters to admission, in seconds: no certificate of a node's lives longer.
+const MATTERS: Unix = 8 * DAY;
+/// UIDs in the policy at most, the newest first.
+const MOST: usize = 500;
 
-/// The objects.
-pub(super) fn objects() -> Vec<Value> {
+/// The UIDs of the machines that are to be refused at `now`, by the removals' objects; sorted.
+pub fn uids(removals: &[Value], now: Unix) -> Vec<String> {
+    let recent = |object: &Value| {
+        let since = objects::removed_at(object).unwrap_or(now);
+        (since.saturating_add(MATTERS) > now).then_some(since)
+    };
+    let mut found: Vec<(Unix, String)> = removals
+        .iter()
+        .filter_map(|object| Some((recent(object)?, format!("{NODE_UID}{}", hex(&objects::removed(object)?)))))
+        .collect();
+    found.sort_unstable_by(|one, other| other.cmp(one));
+    let mut uids: Vec<String> = found.into_iter().take(MOST).map(|(_, uid)| uid).collect();
+    uids.sort_unstable();
+    uids
+}
+
+/// The objects; none where nobody is to be refused.
+pub(super) fn objects(uids: &[String]) -> Vec<Value> {
+    if uids.is_empty() {
+        return Vec::new();
+    }
     let version = "admissionregistration.k8s.io/v1";
+    let list: Vec<String> = uids.iter().map(|uid| format!("'{uid}'")).collect();
     vec![
         json!({
             "apiVersion": version,
@@ -22,7 +49,6 @@ pub(super) fn objects() -> Vec<Value> {
             "metadata": {"name": NAME},
             "spec": {
                 "failurePolicy": "Fail",
-                "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
                 "matchConstraints": {"resourceRules": [{
                     "apiGroups": ["*"],
                     "apiVersions": ["*"],
@@ -35,9 +61,7 @@ pub(super) fn objects() -> Vec<Value> {
                     "expression": format!("has(request.userInfo.uid) && request.userInfo.uid.startsWith('{NODE_UID}')"),
                 }],
                 "validations": [{
-                    "expression": format!(
-                        "request.userInfo.uid != '{NODE_UID}' + params.metadata.name.replace('{REMOVED_PREFIX}', '')"
-                    ),
+                    "expression": format!("!(request.userInfo.uid in [{}])", list.join(", ")),
                     "message": "this machine was removed from the cluster (kubeboot node remove)",
                     "reason": "Forbidden",
                 }],
@@ -47,15 +71,7 @@ pub(super) fn objects() -> Vec<Value> {
             "apiVersion": version,
             "kind": "ValidatingAdmissionPolicyBinding",
             "metadata": {"name": NAME},
-            "spec": {
-                "policyName": NAME,
-                "validationActions": ["Deny"],
-                "paramRef": {
-                    "namespace": NAMESPACE,
-                    "selector": {"matchLabels": {KIND: REMOVED}},
-                    "parameterNotFoundAction": "Allow",
-                },
-            },
+            "spec": {"policyName": NAME, "validationActions": ["Deny"]},
         }),
     ]
 }
@@ -64,13 +80,38 @@ pub(super) fn objects() -> Vec<Value> {
 mod tests {
     use super::*;
     use crate::certificates::profile::node_uid;
-    use crate::enrolment::objects::removed_name;
+    use crate::enrolment::decision::NodeRecord;
+    use crate::token::Joiner;
+
+    const NOW: Unix = 1_800_000_000;
+
+    fn removal(key: u8, at: Unix) -> Value {
+        let node =
+            NodeRecord { name: "w-1".into(), role: Joiner::Worker, key: [key; 32], address: [10, 0, 0, key].into() };
+        objects::removal(&node, at)
+    }
 
     #[test]
-    fn the_uid_in_a_certificate_is_the_one_that_the_policy_makes_of_the_objects_name() {
-        let key = [7; 32];
-        let of_object = format!("{NODE_UID}{}", removed_name(&key).replace(REMOVED_PREFIX, ""));
-        assert_eq!(node_uid(&key), of_object);
-        assert!(!node_uid(&key).trim_start_matches(NODE_UID).contains(REMOVED_PREFIX));
+    fn the_uid_in_a_certificate_is_the_one_that_is_refused_while_it_may_live() {
+        let removals = [removal(1, NOW - 60), removal(2, NOW - MATTERS), removal(3, NOW)];
+        let mut expected = [node_uid(&[1; 32]), node_uid(&[3; 32])];
+        expected.sort_unstable();
+        assert_eq!(uids(&removals, NOW), expected);
+        let mut by_hand = removal(4, NOW);
+        by_hand["data"] = json!({});
+        assert_eq!(uids(&[by_hand], NOW), [node_uid(&[4; 32])], "one that was made by hand counts from now");
+        assert_eq!(uids(&[json!({"metadata": {"name": "removed-x"}})], NOW), [""; 0]);
+    }
+
+    #[test]
+    fn the_policy_names_them_and_there_is_none_without() {
+        assert!(objects(&[]).is_empty());
+        insta::assert_snapshot!(
+            objects(&["kubeboot:node:00".to_owned(), "kubeboot:node:01".to_owned()])
+                .iter()
+                .map(crate::kubernetes::yaml::text)
+                .collect::<Vec<_>>()
+                .join("---\n")
+        );
     }
 }
