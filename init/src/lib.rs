@@ -14,6 +14,7 @@ pub mod health;
 pub mod host;
 pub mod kubernetes;
 pub mod mesh;
+pub mod operators;
 pub mod paths;
 pub mod plan;
 pub mod preflight;
