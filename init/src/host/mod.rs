@@ -20,6 +20,7 @@ pub mod mounts;
 pub mod node;
 pub mod observe;
 pub mod oci;
+pub mod operators;
 pub mod os;
 pub mod probe;
 pub mod process;

@@ -144,11 +144,9 @@ impl Known {
             identity: Some(line.fingerprint),
         };
         match (fingerprint, here, cluster) {
-            (_, Some(line), Some(wanted)) if line.cluster != wanted => Err(Unknown::Other {
-                host: host.to_owned(),
-                known: line.cluster.clone(),
-                wanted: wanted.to_owned(),
-            }),
+            (_, Some(line), Some(wanted)) if line.cluster != wanted => {
+                Err(Unknown::Other { host: host.to_owned(), known: line.cluster.clone(), wanted: wanted.to_owned() })
+            }
             (Some(fingerprint), here, cluster) => {
                 let cluster = cluster.map(str::to_owned).or_else(|| here.map(|line| line.cluster.clone()));
                 let before = here.or_else(|| self.lines.iter().find(|line| Some(&line.cluster) == cluster.as_ref()));

@@ -16,7 +16,9 @@ pub mod key;
 pub mod key_file;
 pub mod known;
 pub mod objects;
+pub mod redact;
 pub mod request;
+pub mod tar;
 pub mod user;
 
 pub use frame::Trouble;

@@ -201,7 +201,9 @@ impl Request {
             }
             Request::TokenRevoke { id } => match is_token_id(id) {
                 true => Ok(()),
-                false => bad("expected an id of ten hexadecimal digits".to_owned(), "take it from: kubeboot token list"),
+                false => {
+                    bad("expected an id of ten hexadecimal digits".to_owned(), "take it from: kubeboot token list")
+                }
             },
             Request::OperatorAdd { key } => match OperatorLine::parse(key) {
                 Ok(_) => Ok(()),

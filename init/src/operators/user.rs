@@ -107,14 +107,12 @@ impl Wanted {
 
     /// What the certificate says.
     pub fn request(&self) -> Request {
-        Request {
-            authority: Authority::Cluster,
-            common_name: self.name.clone(),
-            organizations: self.groups.clone(),
-            names: Vec::new(),
-            purpose: Purpose::Client,
-            lifetime: self.ttl,
-        }
+        client(self.name.clone(), self.groups.clone(), self.ttl)
+    }
+
+    /// Whether this binds the user as it should.
+    pub fn is_bound_by(&self, bound: &Bound) -> bool {
+        bound.own && bound.namespace == self.namespace && bound.role == self.role.to_string()
     }
 
     /// What binds the user to the role.
@@ -160,6 +158,8 @@ pub struct Bound {
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
+    /// The role that it gives.
+    pub role: String,
     /// Whether kubeboot made it for this user.
     pub own: bool,
 }
@@ -179,7 +179,8 @@ impl Bound {
                 let name = text(&item, "/metadata/name")?;
                 let labelled = item.pointer("/metadata/labels").and_then(|labels| labels.get(KIND));
                 let own = name == binding_name(user) && labelled.and_then(Value::as_str) == Some(USER);
-                Some(Bound { namespace: text(&item, "/metadata/namespace"), name, own })
+                let role = text(&item, "/roleRef/name").unwrap_or_default();
+                Some(Bound { namespace: text(&item, "/metadata/namespace"), name, role, own })
             })
             .collect()
     }
@@ -268,4 +269,26 @@ impl Revoked {
 /// The end of a certificate that is issued now.
 pub fn expires(now: Unix, ttl: u64) -> String {
     moment(now.saturating_add(ttl))
+}
+
+fn client(common_name: String, organizations: Vec<String>, lifetime: u64) -> Request {
+    Request {
+        authority: Authority::Cluster,
+        common_name,
+        organizations,
+        names: Vec::new(),
+        purpose: Purpose::Client,
+        lifetime,
+    }
+}
+
+/// What an operator's request for a certificate says: whose it becomes, only the control plane knows.
+pub fn asked_by_operator() -> Request {
+    client("operator".to_owned(), Vec::new(), 0)
+}
+
+/// What an operator's certificate says. `who`: the ssh key's fingerprint, `SHA256:…`, or the control plane's name.
+pub fn of_operator(who: &str, ttl: u64) -> Request {
+    let short = who.strip_prefix("SHA256:").and_then(|digest| digest.get(..12)).unwrap_or(who);
+    client(format!("operator:{short}"), vec!["kubeadm:cluster-admins".to_owned()], ttl)
 }

@@ -16,6 +16,7 @@ use crate::enrolment::{Keys, PORT, Sign};
 use crate::host::api::Api;
 use crate::host::keys::Ed25519;
 use crate::host::node::ThisNode;
+use crate::host::operators::desk::Desk;
 use crate::host::root::Root;
 use crate::host::{clock, files, random};
 use crate::paths;
@@ -33,6 +34,7 @@ pub struct Enrolment {
     identity: Ed25519,
     founded: Founded,
     site: Site,
+    desk: Desk,
 }
 
 impl Enrolment {
@@ -49,6 +51,7 @@ impl Enrolment {
             root: root.clone(),
             this: this.clone(),
             store: Store::new(api.clone()),
+            desk: Desk::new(root, this, api.clone()),
             api,
             identity: issue::key(root, paths::IDENTITY_KEY)?,
             founded: Founded::of(&this.cluster)?,
@@ -138,6 +141,10 @@ impl server::Cluster for Enrolment {
 
     fn take(&self, admission: &Admission) -> Result<Taken, String> {
         self.store.take(admission, clock::unix())
+    }
+
+    fn desk(&self) -> Option<&Desk> {
+        Some(&self.desk)
     }
 
     fn issue(&self, admission: &Admission, certificates: &[Issue]) -> Result<Grant, String> {
