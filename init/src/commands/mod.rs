@@ -1,6 +1,7 @@
 //! One file for each subcommand: gather through `host`, decide with the pure rooms, act through `host`.
 
 mod agent;
+mod answer;
 mod balancer;
 mod boot;
 mod etc;
@@ -8,15 +9,22 @@ mod health;
 mod images;
 mod init;
 mod join;
+mod kubeconfig;
+mod logs;
+mod operator;
 mod os_health;
+mod person;
+mod place;
 mod plan;
 mod preflight;
 mod prompt;
 mod reset;
 mod slot;
 mod status;
+mod support_bundle;
 mod timeline;
 mod token;
+mod user;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -28,6 +36,8 @@ use crate::exit::Exit;
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    there: place::There,
 }
 
 /// Every subcommand: a variant here and a file beside this one. Those that only units run are hidden.
@@ -70,12 +80,38 @@ enum Command {
     Timeline(timeline::Args),
     /// Make tokens
     Token(token::Args),
+    /// Get an operator's own access for kubectl
+    Kubeconfig(kubeconfig::Args),
+    /// Make access for people who are no operators, and take it away
+    User(user::Args),
+    /// Say whose ssh keys command the cluster
+    Operator(operator::Args),
+    /// Show the journal
+    Logs(logs::Args),
+    /// Gather what is needed to find a fault, without secrets
+    SupportBundle(support_bundle::Args),
     /// Pick the release to boot, check it, and mount it as the seat
     #[command(hide = true)]
     Slot(slot::Args),
     /// Give containerd the node's own image, or the archives of a volume
     #[command(hide = true)]
     Images(images::Args),
+}
+
+impl Command {
+    /// Whether another machine can do it, which `--node` names.
+    fn takes_node(&self) -> bool {
+        matches!(
+            self,
+            Command::Status(_)
+                | Command::Token(_)
+                | Command::Kubeconfig(_)
+                | Command::User(_)
+                | Command::Operator(_)
+                | Command::Logs(_)
+                | Command::SupportBundle(_)
+        )
+    }
 }
 
 /// How a command answers.
@@ -99,26 +135,39 @@ pub fn main() -> std::process::ExitCode {
             return exit.into();
         }
     };
-    match line.command {
-        Command::Boot(args) => boot::run(&args),
-        Command::Plan(args) => plan::run(&args),
-        Command::Etc(args) => etc::run(&args),
-        Command::Preflight(args) => preflight::run(&args),
-        Command::Init(args) => init::run(&args),
-        Command::Join(args) => join::run(&args),
-        Command::Prompt(args) => prompt::run(&args),
-        Command::Status(args) => status::run(&args),
-        Command::Reset(args) => reset::run(&args),
-        Command::Timeline(args) => timeline::run(&args),
-        Command::Token(args) => token::run(&args),
-        Command::Slot(args) => slot::run(&args),
-        Command::Images(args) => images::run(&args),
-        Command::Agent(args) => agent::run(&args),
-        Command::Balancer(args) => balancer::run(&args),
-        Command::Health(args) => health::run(&args),
-        Command::OsHealth(args) => os_health::run(&args),
+    run(&line.command, &line.there).into()
+}
+
+fn run(command: &Command, there: &place::There) -> Exit {
+    if !command.takes_node()
+        && let Err(stop) = there.refuse()
+    {
+        return answer::end("kubeboot", Output::Text, Err(stop));
     }
-    .into()
+    match command {
+        Command::Status(args) => status::run(args, there),
+        Command::Token(args) => token::run(args, there),
+        Command::Kubeconfig(args) => kubeconfig::run(args, there),
+        Command::User(args) => user::run(args, there),
+        Command::Operator(args) => operator::run(args, there),
+        Command::Logs(args) => logs::run(args, there),
+        Command::SupportBundle(args) => support_bundle::run(args, there),
+        Command::Boot(args) => boot::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Etc(args) => etc::run(args),
+        Command::Preflight(args) => preflight::run(args),
+        Command::Init(args) => init::run(args),
+        Command::Join(args) => join::run(args),
+        Command::Prompt(args) => prompt::run(args),
+        Command::Reset(args) => reset::run(args),
+        Command::Timeline(args) => timeline::run(args),
+        Command::Slot(args) => slot::run(args),
+        Command::Images(args) => images::run(args),
+        Command::Agent(args) => agent::run(args),
+        Command::Balancer(args) => balancer::run(args),
+        Command::Health(args) => health::run(args),
+        Command::OsHealth(args) => os_health::run(args),
+    }
 }
 
 #[cfg(test)]

@@ -53,16 +53,16 @@ fn push_identity(text: &mut Zeroizing<String>, certificate: &[u8], key: &[u8]) {
 
 /// A person's kubeconfig: one user, and for each control plane a cluster and a context, so that it is of use while one of
 /// them is left. Secret. `servers` are URLs; the first is the one that is used if nothing is said.
+///
+/// Names stand in quotes: YAML would read `123` as a number.
 pub fn of_person(name: &str, servers: &[String], ca: &[u8], certificate: &[u8], key: &[u8]) -> Zeroizing<String> {
     let ca = STANDARD.encode(ca);
-    let place = |server: &String| server.trim_start_matches("https://").replace([':', '[', ']'], "-");
-    let context = |server: &String| match servers {
-        [_] => format!("{name}@{CLUSTER}"),
-        _ => format!("{name}@{}", place(server)),
-    };
     let cluster = |server: &String| match servers {
         [_] => CLUSTER.to_owned(),
-        _ => format!("{CLUSTER}-{}", place(server)),
+        _ => {
+            let place = server.trim_start_matches("https://").replace([':', '[', ']'], "-");
+            format!("{CLUSTER}-{}", place.trim_matches('-'))
+        }
     };
     let mut text = Zeroizing::new(String::with_capacity((8 << 10) + servers.len() * (ca.len() + 512)));
     text.push_str("apiVersion: v1\nkind: Config\nclusters:\n");
@@ -73,12 +73,13 @@ pub fn of_person(name: &str, servers: &[String], ca: &[u8], certificate: &[u8], 
         ));
     }
     text.push_str("contexts:\n");
-    for server in servers {
-        let (context, cluster) = (context(server), cluster(server));
-        text.push_str(&format!("- name: {context}\n  context:\n    cluster: {cluster}\n    user: {name}\n"));
+    for cluster in servers.iter().map(cluster) {
+        text.push_str(&format!(
+            "- name: \"{name}@{cluster}\"\n  context:\n    cluster: {cluster}\n    user: \"{name}\"\n"
+        ));
     }
-    let current = servers.first().map(context).unwrap_or_default();
-    text.push_str(&format!("current-context: {current}\nusers:\n- name: {name}\n  user:\n"));
+    let current = servers.first().map(cluster).unwrap_or_default();
+    text.push_str(&format!("current-context: \"{name}@{current}\"\nusers:\n- name: \"{name}\"\n  user:\n"));
     push_identity(&mut text, certificate, key);
     text
 }

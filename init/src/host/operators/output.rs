@@ -1,7 +1,9 @@
 //! Where answers go, and programs whose output is an answer.
 
-use std::io::Read;
-use std::path::Path;
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Instant;
@@ -9,6 +11,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::exit::Exit;
+use crate::host::files;
 use crate::operators::redact::Redactor;
 use crate::operators::{SESSION, SIGN_OF_LIFE, Trouble};
 
@@ -49,6 +52,63 @@ impl Sink for Vec<u8> {
     fn part(&mut self, bytes: &[u8]) -> Result<(), Halt> {
         self.extend_from_slice(bytes);
         Ok(())
+    }
+
+    fn goes_on(&mut self) -> Result<(), Halt> {
+        Ok(())
+    }
+}
+
+/// An answer that is written as it comes: to standard output, or to a file that is there only when it is whole.
+pub struct Printed {
+    to: Box<dyn Write>,
+    file: Option<(PathBuf, PathBuf)>,
+}
+
+impl Printed {
+    /// To standard output.
+    pub fn stdout() -> Self {
+        Printed { to: Box::new(std::io::stdout()), file: None }
+    }
+
+    /// To a new file beside the one that it becomes, mode 0600.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub fn file(path: &Path) -> io::Result<Self> {
+        let temporary = files::temporary_beside(path)?;
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        Ok(Printed { to: Box::new(file), file: Some((temporary, path.to_owned())) })
+    }
+
+    /// It is whole: the file takes its name.
+    ///
+    /// # Errors
+    /// It can't be written or renamed.
+    pub fn keep(mut self) -> io::Result<()> {
+        self.to.flush()?;
+        match self.file.take() {
+            Some((temporary, path)) => std::fs::rename(temporary, path),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Printed {
+    fn drop(&mut self) {
+        if let Some((temporary, _)) = &self.file {
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+}
+
+impl Sink for Printed {
+    fn part(&mut self, bytes: &[u8]) -> Result<(), Halt> {
+        self.to.write_all(bytes).and_then(|()| self.to.flush()).map_err(|_| Halt::Gone)
     }
 
     fn goes_on(&mut self) -> Result<(), Halt> {
