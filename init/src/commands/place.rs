@@ -13,6 +13,7 @@ use crate::host::enrolment::store::InApi;
 use crate::host::node::ThisNode;
 use crate::host::operators::client::{Link, Remote};
 use crate::host::operators::desk::Desk;
+use crate::host::operators::identity::Keys;
 use crate::host::operators::known;
 use crate::host::operators::output::{Halt, Printed, Sink};
 use crate::host::root::Root;
@@ -76,9 +77,9 @@ impl There {
         let what = "Unable to command the cluster";
         let known = known::path().map_err(|why| stop(Exit::BadInput, what, why, "set HOME."))?;
         let host = node.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
-        let (identity, cluster) = (self.identity.clone(), self.cluster_id.clone());
+        let (keys, cluster) = (Keys::of_this_person(self.identity.clone()), self.cluster_id.clone());
         let fingerprint = self.fingerprint.map(|Fingerprint(bytes)| bytes);
-        let link = Remote { host, cluster, fingerprint, identity, known }.open()?;
+        let link = Remote { host, cluster, fingerprint, keys, known }.open()?;
         Ok(Open::There(Box::new(link)))
     }
 

@@ -25,7 +25,7 @@ pub mod most {
     /// Bytes that one frame of data carries.
     pub const DATA_BODY: usize = 32 << 10;
     /// [`super::Frame::Failed`]
-    pub const FAILED: usize = HEAD + (16 << 10);
+    pub const FAILED: usize = HEAD + (64 << 10);
     /// What a control plane says.
     pub const ANSWER: usize = if DATA > FAILED { DATA } else { FAILED };
 }
@@ -82,10 +82,10 @@ impl Trouble {
         Block { what, why, state, fix }
     }
 
-    /// Texts of another machine's, cut to what a screen takes.
+    /// Texts of another machine's, cut to what a screen takes: whatever they are, JSON of them fits in a frame.
     fn bounded(mut self) -> Self {
         let cut = |text: &mut String| {
-            if let Some((at, _)) = text.char_indices().nth(1000) {
+            if let Some((at, _)) = text.char_indices().nth(500) {
                 text.truncate(at);
             }
         };

@@ -37,4 +37,4 @@ pub const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 pub const AT_ONCE: usize = 16;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

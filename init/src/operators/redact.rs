@@ -54,37 +54,37 @@ impl Redactor {
 /// A line without secrets: tokens of kubeboot's and JSON web tokens wherever they stand, values after a word that says that
 /// they are secret, passwords in URLs.
 pub fn redacted(line: &str) -> String {
+    let line = without_user_info(line);
     let mut out = String::with_capacity(line.len());
-    let mut rest = line;
+    let mut rest = line.as_str();
     // The word before, which may say that the next is a secret.
     let mut named = false;
     while !rest.is_empty() {
-        let length = rest.find(|c| !is_of_word(c)).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(length);
+        let (word, after) = rest.split_at(rest.find(|c| !is_of_word(c)).unwrap_or(rest.len()));
         if !word.is_empty() {
-            let lower = word.to_ascii_lowercase();
-            let names = NAMES.iter().any(|name| lower.ends_with(name) || lower.replace('_', "-").ends_with(name));
+            let lower = word.to_ascii_lowercase().replace('_', "-");
+            let names = NAMES.iter().any(|name| lower.ends_with(name));
             // "Authorization: Bearer x": the second word names again.
             out += if is_secret(&lower) || (named && !names) { GONE } else { word };
             named = names;
         }
-        let gap = after.find(is_of_word).unwrap_or(after.len());
-        let (between, next) = after.split_at(gap);
+        let (between, next) = after.split_at(after.find(is_of_word).unwrap_or(after.len()));
         named = named && is_assignment(between);
-        let between = match between.strip_prefix("://").map(|_| next) {
-            Some(next) => match next.split(['/', ' ', '"', '\'', '\n']).next().and_then(|host| host.rfind('@')) {
-                // Everything up to the last @ of an authority is who asks.
-                Some(at) => {
-                    out += &format!("://{GONE}@");
-                    rest = &next[at + 1..];
-                    continue;
-                }
-                None => between,
-            },
-            None => between,
-        };
         out += between;
         rest = next;
+    }
+    out
+}
+
+/// The line with nobody named in its URLs (RFC 3986 §3.2.1).
+fn without_user_info(line: &str) -> String {
+    let mut parts = line.split("://");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let authority = part.split(|c: char| "/?#\"'".contains(c) || c.is_whitespace()).next().unwrap_or_default();
+        let shown = authority.rfind('@').map_or(part.to_owned(), |at| format!("{GONE}{}", &part[at..]));
+        out += "://";
+        out += &shown;
     }
     out
 }

@@ -77,6 +77,7 @@ impl Enrolment {
     /// In words: the first thing that fails.
     pub fn prepare(&self) -> Result<(), String> {
         self.api.prepare().map_err(|error| error.to_string())?;
+        self.desk.refresh()?;
         issue::ensure_mesh_key(&self.root)?;
         if self.this.settings.role == Some(Role::Init) {
             let key = issue::ensure_node_key(&self.root)?.public();

@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
-use super::desk::Desk;
+use super::desk::{Desk, Programs};
 use super::output::{self, Halt, Sink};
 use crate::certificates::Unix;
 use crate::exit::Exit;
@@ -73,12 +73,13 @@ pub fn write(desk: &Desk, now: Unix, sink: &mut dyn Sink) -> Result<u8, Halt> {
         ("journal-before.txt", &["--boot=-1", "--lines=10000"]),
         ("kernel.txt", &["--dmesg", "--lines=10000"]),
     ];
+    let Programs { journalctl, sign_of_life, .. } = &desk.programs;
     for (name, more) in journal {
         let mut text = Vec::new();
         let arguments = ["--no-pager", "--quiet", "--output=short-iso-precise"].iter().chain(more);
         let arguments: Vec<String> = arguments.map(|argument| (*argument).to_owned()).collect();
         if let Err(Halt::Trouble(trouble)) =
-            output::program("It was not gathered", &desk.programs.journalctl, &arguments, &mut text)
+            output::program("It was not gathered", journalctl, &arguments, *sign_of_life, &mut text)
         {
             text.extend_from_slice(trouble.block().line().as_bytes());
         }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::identity::{self, Identity};
+use super::identity::{Identity, Keys};
 use super::known;
 use super::output::{Halt, Sink};
 use crate::enrolment::failure::{Context, Failure};
@@ -34,8 +34,8 @@ pub struct Remote {
     pub cluster: Option<String>,
     /// A fingerprint of the cluster's, if somebody said it.
     pub fingerprint: Option<[u8; SECRET]>,
-    /// The file of the ssh key, if somebody said it.
-    pub identity: Option<PathBuf>,
+    /// Where the ssh keys are.
+    pub keys: Keys,
     /// The file of known clusters.
     pub known: PathBuf,
 }
@@ -71,7 +71,7 @@ impl Remote {
                  inspect), on the founder's console, and in kubeboot status on a control plane.",
             )
         })?;
-        let keys = identity::found(self.identity.as_deref());
+        let keys = self.keys.found();
         let keys =
             keys.map_err(|why| stopped(Exit::BadInput, why, "name an ssh key with --identity, or use ssh-add."))?;
         let link = self.admitted(&meant, &keys)?;

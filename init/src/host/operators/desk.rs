@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
@@ -22,7 +22,7 @@ use crate::kubernetes::API_PORT;
 use crate::operators::key::OperatorLine;
 use crate::operators::objects::{OperatorObject, UserObject, operators, users};
 use crate::operators::user::{self, Issued, Revoked, Wanted, binding_name};
-use crate::operators::{AT_ONCE, Request, Trouble};
+use crate::operators::{AT_ONCE, Request, SIGN_OF_LIFE, Trouble};
 use crate::words::tokens;
 
 /// How long `kubeboot status` may take: its gates ask every service of the node.
@@ -35,14 +35,16 @@ const LOOK: &str = "see how the cluster is: kubeboot status";
 pub struct Programs {
     /// kubeboot itself.
     pub kubeboot: PathBuf,
-    /// systemd's journalctl(1).
-    pub journalctl: PathBuf,
+    /// systemd's journalctl(1), and its first arguments.
+    pub journalctl: Vec<String>,
+    /// How often who waits for them hears that they run.
+    pub sign_of_life: Duration,
 }
 
 impl Default for Programs {
     fn default() -> Self {
         let kubeboot = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("kubeboot"));
-        Programs { kubeboot, journalctl: PathBuf::from("journalctl") }
+        Programs { kubeboot, journalctl: vec!["journalctl".to_owned()], sign_of_life: SIGN_OF_LIFE }
     }
 }
 
@@ -128,15 +130,27 @@ impl Desk {
     /// # Errors
     /// The API does not answer, and never did; in words.
     pub fn is_operator(&self, key: &[u8]) -> Result<bool, String> {
-        let found = self.people.operators();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        match found {
-            Ok(objects) => *seen = Some(objects),
-            Err(why) if seen.is_none() => return Err(why),
-            Err(_) => {}
+        match self.refresh() {
+            Err(why) if self.seen().is_none() => return Err(why),
+            _ => {}
         }
+        let seen = self.seen();
         let objects = seen.as_deref().unwrap_or_default();
         Ok(operators(&self.this.settings.operator, objects).iter().any(|(line, _)| line.key == key))
+    }
+
+    /// Looks at the operators on record, for when the API does not answer.
+    ///
+    /// # Errors
+    /// It does not answer, in words. What was seen before stays.
+    pub fn refresh(&self) -> Result<(), String> {
+        let found = self.people.operators()?;
+        *self.seen() = Some(found);
+        Ok(())
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Option<Vec<OperatorObject>>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place to work, if there is one.
@@ -157,7 +171,7 @@ impl Desk {
         match request {
             Request::Kubeconfig { certificate_request, ttl } => {
                 // A certificate can't be taken back, so what was seen earlier is not enough here.
-                self.people.operators().map_err(failed)?;
+                self.refresh().map_err(failed)?;
                 self.still(who)?;
                 let expected = user::asked_by_operator();
                 let spki = signing_request::check(&certificate_request.0, &expected);
@@ -195,6 +209,8 @@ impl Desk {
                 let line = OperatorLine::parse(key).map_err(failed)?;
                 let in_force = self.operators().map_err(failed)?.iter().any(|(other, _)| other.key == line.key);
                 let added = !in_force && self.people.set_operator(&line, true, &who.name, now).map_err(failed)?;
+                // It is on record; who can't see it now sees it at the next look.
+                let _ = self.refresh();
                 output::value(sink, &json!({"fingerprint": line.fingerprint(), "added": added}))
             }
             Request::OperatorRemove { key, last } => self.remove_operator(who, key, *last, now, sink),
@@ -229,7 +245,8 @@ impl Desk {
     }
 
     fn operators(&self) -> Result<Vec<(OperatorLine, crate::operators::objects::Listed)>, String> {
-        Ok(operators(&self.this.settings.operator, &self.people.operators()?))
+        self.refresh()?;
+        Ok(operators(&self.this.settings.operator, self.seen().as_deref().unwrap_or_default()))
     }
 
     fn status(&self, why: bool, json: bool, sink: &mut dyn Sink) -> Result<u8, Halt> {
@@ -250,7 +267,8 @@ impl Desk {
         arguments.push(format!("--lines={lines}"));
         arguments.extend(unit.map(|unit| format!("--unit={unit}")));
         arguments.extend(follow.then(|| "--follow".to_owned()));
-        output::program("The logs can't be shown", &self.programs.journalctl, &arguments, sink)?;
+        let Programs { journalctl, sign_of_life, .. } = &self.programs;
+        output::program("The logs can't be shown", journalctl, &arguments, *sign_of_life, sink)?;
         Ok(Exit::Success.code())
     }
 
@@ -278,7 +296,6 @@ impl Desk {
                        Afterwards: kubeboot.operator= on a control plane's kernel command line.";
             return Err(Trouble::new(Exit::BadInput, what, why, fix).into());
         }
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
         output::value(sink, &json!({"fingerprint": line.fingerprint(), "left": left.len()}))
     }
 

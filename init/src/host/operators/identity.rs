@@ -17,12 +17,36 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Keys that a control plane is shown at most, as ssh has it of logins.
 const KEYS: usize = 6;
 
+/// Where a person's keys are.
+#[derive(Debug, Clone, Default)]
+pub struct Keys {
+    /// The file that was named, and then no other key.
+    pub file: Option<PathBuf>,
+    /// The home folder.
+    pub home: Option<PathBuf>,
+    /// The agent's socket.
+    pub agent: Option<PathBuf>,
+}
+
+impl Keys {
+    /// As the environment has it. `file`: the one that was named.
+    pub fn of_this_person(file: Option<PathBuf>) -> Self {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        Keys { file, home: set("HOME"), agent: set("SSH_AUTH_SOCK") }
+    }
+}
+
 /// An ssh key that can sign. No `Debug`: it may hold a secret.
 pub enum Identity {
     /// From a file.
     File(FileKey),
-    /// Held by the agent; the public key (wire form).
-    Agent(Vec<u8>),
+    /// Held by an agent.
+    Agent {
+        /// The agent's socket.
+        socket: PathBuf,
+        /// The public key (wire form).
+        key: Vec<u8>,
+    },
 }
 
 impl Identity {
@@ -30,7 +54,7 @@ impl Identity {
     pub fn public(&self) -> &[u8] {
         match self {
             Identity::File(key) => key.public(),
-            Identity::Agent(key) => key,
+            Identity::Agent { key, .. } => key,
         }
     }
 
@@ -46,67 +70,73 @@ impl Identity {
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
         match self {
             Identity::File(key) => Ok(key.sign(message)),
-            Identity::Agent(key) => {
-                let answer = Agent::connect()?.ask(&agent::sign(key, message))?;
+            Identity::Agent { socket, key } => {
+                let answer = Agent::at(socket)?.ask(&agent::sign(key, message))?;
                 agent::signature(&answer).map_err(|why| format!("{}: {why}", self.fingerprint()))
             }
         }
     }
 }
 
-/// The keys to try, in this order: the file's alone if one is named, else `~/.ssh/id_ed25519` and the agent's.
-///
-/// # Errors
-/// There is none, in words.
-pub fn found(file: Option<&Path>) -> Result<Vec<Identity>, String> {
-    if let Some(file) = file {
-        return named(file).map(|key| vec![key]);
-    }
-    let usual = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".ssh/id_ed25519"));
-    let mut keys: Vec<Identity> = Vec::new();
-    let mut why = Vec::new();
-    match usual.as_deref().map(|path| (path, read(path))) {
-        Some((_, Ok(Some(text)))) => match FileKey::parse(&text) {
-            Ok(key) => keys.push(Identity::File(key)),
-            Err(unusable) => why.push(format!("~/.ssh/id_ed25519: {unusable}")),
-        },
-        Some((path, Err(error))) => why.push(format!("{}: {error}", path.display())),
-        Some((_, Ok(None))) => why.push("there is no ~/.ssh/id_ed25519".to_owned()),
-        None => why.push("HOME is not set".to_owned()),
-    }
-    match agents() {
-        Ok(held) => {
-            if held.is_empty() {
-                why.push("ssh-agent holds no key of a kind that is taken".to_owned());
-            }
-            for key in held {
-                if !keys.iter().any(|known| known.public() == key) && keys.len() < KEYS {
-                    keys.push(Identity::Agent(key));
-                }
-            }
+impl Keys {
+    /// The keys to try, in this order: the file's alone if one is named, else `~/.ssh/id_ed25519` and the agent's.
+    ///
+    /// # Errors
+    /// There is none, in words.
+    pub fn found(&self) -> Result<Vec<Identity>, String> {
+        if let Some(file) = &self.file {
+            return self.named(file).map(|key| vec![key]);
         }
-        Err(error) => why.push(error),
+        let mut keys: Vec<Identity> = Vec::new();
+        let mut why = Vec::new();
+        match self.home.as_deref().map(|home| read(&home.join(".ssh/id_ed25519"))) {
+            Some(Ok(Some(text))) => match FileKey::parse(&text) {
+                Ok(key) => keys.push(Identity::File(key)),
+                Err(unusable) => why.push(format!("~/.ssh/id_ed25519: {unusable}")),
+            },
+            Some(Err(error)) => why.push(format!("~/.ssh/id_ed25519: {error}")),
+            Some(Ok(None)) => why.push("there is no ~/.ssh/id_ed25519".to_owned()),
+            None => why.push("HOME is not set".to_owned()),
+        }
+        match self.held() {
+            Ok((_, held)) if held.is_empty() => why.push("ssh-agent holds no key of a kind that is taken".to_owned()),
+            Ok((socket, held)) => {
+                let others = held.into_iter().filter(|key| !keys.iter().any(|known| known.public() == key));
+                let others: Vec<_> = others.map(|key| Identity::Agent { socket: socket.clone(), key }).collect();
+                keys.extend(others);
+                keys.truncate(KEYS);
+            }
+            Err(error) => why.push(error),
+        }
+        if keys.is_empty() { Err(why.join("; ")) } else { Ok(keys) }
     }
-    if keys.is_empty() { Err(why.join("; ")) } else { Ok(keys) }
-}
 
-/// The key in a file: a private one, or of a public one, or of one that a passphrase protects, the private half in the agent.
-fn named(file: &Path) -> Result<Identity, String> {
-    let name = file.display();
-    let text = read(file).map_err(|error| format!("{name}: {error}"))?;
-    let text = text.ok_or_else(|| format!("{name} does not exist"))?;
-    let public = match FileKey::parse(&text) {
-        Ok(key) => return Ok(Identity::File(key)),
-        Err(Unusable::Encrypted(public) | Unusable::Kind(public)) => public,
-        Err(Unusable::Form) => match OperatorLine::parse(&text) {
-            Ok(line) => line.key,
-            Err(_) => return Err(format!("{name}: expected an ssh key, private or public, found something else")),
-        },
-    };
-    match agents() {
-        Ok(held) if held.contains(&public) => Ok(Identity::Agent(public)),
-        Ok(_) => Err(format!("{name}: ssh-agent does not hold this key; add it with: ssh-add {name}")),
-        Err(error) => Err(format!("{name} can't be used without ssh-agent: {error}")),
+    /// The key in a file: a private one; or of a public one, or of one that a passphrase protects, the private half in the
+    /// agent.
+    fn named(&self, file: &Path) -> Result<Identity, String> {
+        let name = file.display();
+        let text = read(file).map_err(|error| format!("{name}: {error}"))?;
+        let text = text.ok_or_else(|| format!("{name} does not exist"))?;
+        let key = match FileKey::parse(&text) {
+            Ok(key) => return Ok(Identity::File(key)),
+            Err(Unusable::Encrypted(public) | Unusable::Kind(public)) => public,
+            Err(Unusable::Form) => match OperatorLine::parse(&text) {
+                Ok(line) => line.key,
+                Err(_) => return Err(format!("{name}: expected an ssh key, private or public, found something else")),
+            },
+        };
+        match self.held() {
+            Ok((socket, held)) if held.contains(&key) => Ok(Identity::Agent { socket, key }),
+            Ok(_) => Err(format!("{name}: ssh-agent does not hold this key; add it with: ssh-add {name}")),
+            Err(error) => Err(format!("{name} can't be used without ssh-agent: {error}")),
+        }
+    }
+
+    /// The agent's socket, and its keys.
+    fn held(&self) -> Result<(PathBuf, Vec<Vec<u8>>), String> {
+        let socket = self.agent.clone().ok_or("there is no ssh-agent: SSH_AUTH_SOCK is not set")?;
+        let answer = Agent::at(&socket)?.ask(&agent::identities())?;
+        Ok((socket, agent::keys(&answer).map_err(|why| why.to_string())?))
     }
 }
 
@@ -122,20 +152,10 @@ fn read(path: &Path) -> std::io::Result<Option<Zeroizing<String>>> {
     Ok(Some(text))
 }
 
-fn agents() -> Result<Vec<Vec<u8>>, String> {
-    let answer = Agent::connect()?.ask(&agent::identities())?;
-    agent::keys(&answer).map_err(|why| why.to_string())
-}
-
 /// A connection with ssh-agent.
 struct Agent(UnixStream);
 
 impl Agent {
-    fn connect() -> Result<Self, String> {
-        let socket = std::env::var_os("SSH_AUTH_SOCK").ok_or("there is no ssh-agent: SSH_AUTH_SOCK is not set")?;
-        Agent::at(Path::new(&socket))
-    }
-
     fn at(socket: &Path) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("ssh-agent at {}: {error}", socket.display());
         let stream = UnixStream::connect(socket).map_err(failed)?;

@@ -6,14 +6,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::host::files;
 use crate::operators::redact::Redactor;
-use crate::operators::{SESSION, SIGN_OF_LIFE, Trouble};
+use crate::operators::{SESSION, Trouble};
 
 /// Bytes that are read of a program at once.
 const CHUNK: usize = 16 << 10;
@@ -135,14 +135,22 @@ impl Drop for Running {
     }
 }
 
-/// Answers with what a program says, redacted line by line, until it ends; at most for [`SESSION`].
+/// Answers with what a program says, redacted line by line, until it ends; at most for [`SESSION`]. The sink is asked every
+/// `sign_of_life` whether it should go on.
 ///
 /// # Errors
 /// It can't be started or fails; or nobody wants it any more. Then it is killed.
-pub fn program(what: &'static str, program: &Path, arguments: &[String], sink: &mut dyn Sink) -> Result<(), Halt> {
+pub fn program(
+    what: &'static str,
+    program: &[String],
+    arguments: &[String],
+    sign_of_life: Duration,
+    sink: &mut dyn Sink,
+) -> Result<(), Halt> {
     let failed = |why: String| Trouble::new(Exit::Failure, what, why, "read the journal of kubeboot-agent there.");
-    let name = program.display();
-    let child = Command::new(program)
+    let (name, first) = program.split_first().ok_or_else(|| failed("no program is known for it".to_owned()))?;
+    let child = Command::new(name)
+        .args(first)
         .args(arguments)
         .env("LC_ALL", "C.UTF-8")
         .stdin(Stdio::null())
@@ -165,8 +173,8 @@ pub fn program(what: &'static str, program: &Path, arguments: &[String], sink: &
     let (begun, mut seen) = (Instant::now(), Instant::now());
     let mut redactor = Redactor::default();
     loop {
-        let part = parts.recv_timeout(SIGN_OF_LIFE);
-        if seen.elapsed() >= SIGN_OF_LIFE || matches!(part, Err(RecvTimeoutError::Timeout)) {
+        let part = parts.recv_timeout(sign_of_life);
+        if seen.elapsed() >= sign_of_life || matches!(part, Err(RecvTimeoutError::Timeout)) {
             sink.goes_on()?;
             seen = Instant::now();
         }
