@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::enrolment::ssh;
+use crate::settings::Settings;
 
 /// Bytes of such a line at most.
 const LINE: usize = 2048;
@@ -53,4 +54,9 @@ impl OperatorLine {
     pub fn fingerprint(&self) -> String {
         ssh::fingerprint(&self.key)
     }
+}
+
+/// The keys that a machine's settings name, a line each. What can hold no certificate can sign requests all the same.
+pub fn of_settings(settings: &Settings) -> Vec<String> {
+    settings.operator.iter().chain(&settings.os.ssh_authorized_keys).cloned().collect()
 }

@@ -18,9 +18,11 @@ use crate::host::node::ThisNode;
 use crate::host::root::Root;
 use crate::host::{clock, files, node, renewal, systemd};
 use crate::operators::Request;
+use crate::operators::known::fingerprint_text;
 use crate::paths;
 use crate::settings::frozen;
 use crate::slots::{self, SeatFacts, Slots};
+use crate::token::fingerprint;
 
 /// The unit that sets a machine up.
 const BOOT: &str = "kubeboot.service";
@@ -95,6 +97,8 @@ struct NodeStatus {
     name: String,
     address: String,
     cluster: String,
+    /// Of the cluster's identity key: what `--fingerprint` takes.
+    fingerprint: String,
     server: String,
 }
 
@@ -181,6 +185,7 @@ fn node_status(root: &Root, this: &ThisNode, why: bool, status: &mut Status) {
         name: this.node.name.clone(),
         address: this.node.address.to_string(),
         cluster: this.cluster.id.clone(),
+        fingerprint: fingerprint_text(&fingerprint(&this.cluster.identity())),
         server: this.server(),
     });
     match Gates::new(root, this) {

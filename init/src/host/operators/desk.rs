@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::output::{self, Halt, Sink};
+use super::removed;
 use super::store::{People, Rbac, bound};
 use crate::certificates::{Authority, Request as Certificate, Unix, signing_request};
 use crate::enrolment::decision::{Origin, TokenRecord};
@@ -19,7 +20,7 @@ use crate::host::node::ThisNode;
 use crate::host::process;
 use crate::host::root::Root;
 use crate::kubernetes::API_PORT;
-use crate::operators::key::OperatorLine;
+use crate::operators::key::{OperatorLine, of_settings};
 use crate::operators::objects::{OperatorObject, UserObject, operators, users};
 use crate::operators::user::{self, Issued, Revoked, Wanted, binding_name};
 use crate::operators::{AT_ONCE, Request, SIGN_OF_LIFE, Trouble};
@@ -136,7 +137,7 @@ impl Desk {
         }
         let seen = self.seen();
         let objects = seen.as_deref().unwrap_or_default();
-        Ok(operators(&self.this.settings.operator, objects).iter().any(|(line, _)| line.key == key))
+        Ok(operators(&of_settings(&self.this.settings), objects).iter().any(|(line, _)| line.key == key))
     }
 
     /// Looks at the operators on record, for when the API does not answer.
@@ -145,6 +146,9 @@ impl Desk {
     /// It does not answer, in words. What was seen before stays.
     pub fn refresh(&self) -> Result<(), String> {
         let found = self.people.operators()?;
+        if let Err(why) = removed::keep(&self.root, &found) {
+            eprintln!("kubeboot: {why}");
+        }
         *self.seen() = Some(found);
         Ok(())
     }
@@ -246,7 +250,7 @@ impl Desk {
 
     fn operators(&self) -> Result<Vec<(OperatorLine, crate::operators::objects::Listed)>, String> {
         self.refresh()?;
-        Ok(operators(&self.this.settings.operator, self.seen().as_deref().unwrap_or_default()))
+        Ok(operators(&of_settings(&self.this.settings), self.seen().as_deref().unwrap_or_default()))
     }
 
     fn status(&self, why: bool, json: bool, sink: &mut dyn Sink) -> Result<u8, Halt> {

@@ -184,7 +184,7 @@ pub fn program(
             Err(RecvTimeoutError::Disconnected) => break,
         }
         if begun.elapsed() >= SESSION {
-            return Ok(sink.part(&redactor.end())?);
+            return sink.part(&redactor.end());
         }
     }
     sink.part(&redactor.end())?;
