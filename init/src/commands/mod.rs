@@ -202,6 +202,38 @@ mod tests {
     }
 
     #[test]
+    fn another_machine_is_named_before_or_behind_a_command_and_by_what_is_one_alone() {
+        let parse = |words: &str| CommandLine::try_parse_from(words.split(' '));
+        let fingerprint = "0f".repeat(16);
+        for words in [
+            "kubeboot --node 10.0.0.10 status",
+            "kubeboot status --node 10.0.0.10 --why",
+            "kubeboot user create bob --node cp-1.example:7440 -o x --output json",
+            "kubeboot user revoke bob --node 10.0.0.10 --output json",
+            "kubeboot --node 10.0.0.10 logs -f kubelet",
+            &format!("kubeboot --node 10.0.0.10 --fingerprint {fingerprint} --cluster-id {fingerprint} operator list"),
+        ] {
+            let line = parse(words).unwrap_or_else(|error| panic!("{error}"));
+            assert!(line.there.node.is_some() && line.command.takes_node(), "{words}");
+        }
+        for words in [
+            "kubeboot --node 10.0.0.10 --fingerprint 0f status",
+            "kubeboot --fingerprint 0f status",
+            "kubeboot --node 10.0.0.10 operator add",
+            "kubeboot user create bob --output json",
+            "kubeboot kubeconfig --ttl 1y",
+            "kubeboot support-bundle",
+        ] {
+            assert!(parse(words).is_err(), "{words}");
+        }
+        // What is this machine's alone is not done here when another is named.
+        for words in ["kubeboot --node 10.0.0.10 reset --yes", "kubeboot init --node 10.0.0.10"] {
+            let line = parse(words).unwrap();
+            assert_eq!(run(&line.command, &line.there), Exit::BadInput, "{words}");
+        }
+    }
+
+    #[test]
     fn what_units_ask_of_kubeboot_it_understands() {
         macro_rules! units {
             ($($name:literal),*) => { [$(include_str!(concat!("../../../units/", $name, ".service"))),*] };

@@ -64,3 +64,37 @@ impl Person {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::certificates::DAY;
+    use crate::host::api::Api;
+    use crate::host::operators::tests::{ADA, World};
+    use crate::operators::user::{Role, Wanted, asked_by_operator};
+
+    #[test]
+    fn a_kubeconfig_is_one_persons_and_of_use_to_nobody_else() {
+        let world = World::new();
+        let open = || Open::There(Box::new(world.open(ADA)));
+        let kubeconfig = |certificate_request| Request::Kubeconfig { certificate_request, ttl: DAY };
+        let own = ask(open(), &asked_by_operator(), kubeconfig).unwrap_or_else(|stop| panic!("{:?}", stop.block));
+        let path = world.folder.path().join("config");
+        own.keep(Some(&path)).unwrap_or_else(|stop| panic!("{:?}", stop.block));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert!(Api::from_kubeconfig(&path).is_ok());
+
+        // A name that YAML would take for a number.
+        let (name, groups) = ("123".to_owned(), Vec::new());
+        let user = Wanted { name, groups, ttl: DAY, role: Role::View, namespace: None, reserved: false };
+        let certificate = user.request();
+        let create = |certificate_request| Request::UserCreate { user, certificate_request };
+        let person = ask(open(), &certificate, create).unwrap_or_else(|stop| panic!("{:?}", stop.block));
+        person.keep(Some(&path)).unwrap_or_else(|stop| panic!("{:?}", stop.block));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("current-context: \"123@kubernetes-10.0.0.11-6443\"\n"), "{text}");
+        assert!(person.keep(Some(&path.join("not/a/folder"))).is_err());
+    }
+}

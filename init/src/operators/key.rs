@@ -39,9 +39,9 @@ impl OperatorLine {
         if kind != named {
             return Err(format!("the key says {named} and is {kind}"));
         }
-        let comment: Vec<&str> = words.collect();
-        let visible = |c: &char| !c.is_control();
-        let comment = comment.join(" ").chars().filter(visible).take(COMMENT).collect::<String>();
+        let visible = words.map(|word| word.chars().filter(|c| !c.is_control()).collect::<String>());
+        let comment: Vec<String> = visible.filter(|word| !word.is_empty()).collect();
+        let comment: String = comment.join(" ").chars().take(COMMENT).collect();
         Ok(OperatorLine { kind, key, comment: comment.trim_end().to_owned() })
     }
 

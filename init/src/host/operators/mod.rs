@@ -12,4 +12,4 @@ pub mod session;
 pub mod store;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -136,8 +136,9 @@ impl server::Cluster for ControlPlane {
 }
 
 /// A control plane that runs, and a person with ssh keys.
-struct World {
-    folder: TempDir,
+pub(crate) struct World {
+    /// Its files.
+    pub(crate) folder: TempDir,
     address: SocketAddr,
     plane: Arc<ControlPlane>,
     objects: Arc<InMemory>,
@@ -146,7 +147,7 @@ struct World {
 }
 
 /// The person whose key is in the settings, by number.
-const ADA: u8 = 1;
+pub(crate) const ADA: u8 = 1;
 /// Another.
 const BOB: u8 = 2;
 
@@ -156,7 +157,7 @@ fn programs() -> Programs {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         World::with(programs())
     }
 
@@ -205,7 +206,8 @@ impl World {
         }
     }
 
-    fn open(&self, number: u8) -> Link {
+    /// A connection on which a person was admitted.
+    pub(crate) fn open(&self, number: u8) -> Link {
         self.remote(number).open().unwrap_or_else(|trouble| panic!("{trouble:?}"))
     }
 
