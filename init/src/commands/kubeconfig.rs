@@ -14,12 +14,12 @@ use crate::operators::{Request, user};
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    kubeboot --node 10.0.0.10 kubeconfig -o ~/.kube/config\n  \
-    kubeboot --node 10.0.0.10 --fingerprint 0f3a…9c kubeconfig -o ~/.kube/config    the first time\n  \
+    kubeboot --node 10.0.0.10 kubeconfig -o kubeconfig\n  \
+    kubeboot --node 10.0.0.10 --fingerprint 0f3a…9c kubeconfig -o kubeconfig    the first time\n  \
     kubeboot kubeconfig > admin.conf    on a control plane, as root\n\n\
     The key is made here; the certificate makes its holder the cluster's administrator, and can't be taken back before it ends.")]
 pub struct Args {
-    /// Where it is written, mode 0600; standard output if nothing is said
+    /// Where it is written, mode 0600, in place of what is there; standard output if nothing is said
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
     /// How long it is good: a number with s, m, h or d; at most 30d

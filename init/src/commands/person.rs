@@ -81,7 +81,7 @@ mod tests {
         let open = || Open::There(Box::new(world.open(ADA)));
         let kubeconfig = |certificate_request| Request::Kubeconfig { certificate_request, ttl: DAY };
         let own = ask(open(), &asked_by_operator(), kubeconfig).unwrap_or_else(|stop| panic!("{:?}", stop.block));
-        let path = world.folder.path().join("config");
+        let path = world.folder.path().join("kubeconfig");
         own.keep(Some(&path)).unwrap_or_else(|stop| panic!("{:?}", stop.block));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert!(Api::from_kubeconfig(&path).is_ok());

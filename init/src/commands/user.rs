@@ -71,7 +71,7 @@ struct Create {
     /// Take names and groups to which Kubernetes itself gives rights (system:…, kubeadm:…)
     #[arg(long)]
     allow_reserved: bool,
-    /// Where the kubeconfig is written, mode 0600; standard output if nothing is said
+    /// Where the kubeconfig is written, mode 0600, in place of what is there; standard output if nothing is said
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
     /// How to answer
