@@ -67,12 +67,10 @@ impl Person {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
     use crate::certificates::DAY;
     use crate::host::api::Api;
-    use crate::host::operators::tests::{ADA, World};
+    use crate::host::operators::tests::{ADA, World, mode};
     use crate::operators::user::{Role, Wanted, asked_by_operator};
 
     #[test]
@@ -83,7 +81,7 @@ mod tests {
         let own = ask(open(), &asked_by_operator(), kubeconfig).unwrap_or_else(|stop| panic!("{:?}", stop.block));
         let path = world.folder.path().join("kubeconfig");
         own.keep(Some(&path)).unwrap_or_else(|stop| panic!("{:?}", stop.block));
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(mode(&path), 0o600);
         assert!(Api::from_kubeconfig(&path).is_ok());
 
         // A name that YAML would take for a number.
@@ -93,7 +91,7 @@ mod tests {
         let create = |certificate_request| Request::UserCreate { user, certificate_request };
         let person = ask(open(), &certificate, create).unwrap_or_else(|stop| panic!("{:?}", stop.block));
         person.keep(Some(&path)).unwrap_or_else(|stop| panic!("{:?}", stop.block));
-        let text = std::fs::read_to_string(&path).unwrap();
+        let text = String::from_utf8(files::read_optional(&path).unwrap().unwrap()).unwrap();
         assert!(text.contains("current-context: \"123@kubernetes-10.0.0.11-6443\"\n"), "{text}");
         assert!(person.keep(Some(&path.join("not/a/folder"))).is_err());
     }

@@ -208,3 +208,31 @@ fn an_agent_signs_for_a_key_that_no_file_has_and_others_are_passed_over() {
     let trouble = nothing.open().err().unwrap();
     assert!(trouble.exit == 2 && trouble.why[0].contains("SSH_AUTH_SOCK is not set"), "{trouble:?}");
 }
+
+/// `cargo test -p kubeboot --lib a_real_agent -- --ignored`
+#[test]
+#[ignore = "needs OpenSSH's ssh-agent, ssh-add and ssh-keygen"]
+fn a_real_agent_signs_with_keys_of_every_kind_that_it_can_have_without_a_token() {
+    use std::process::Command;
+
+    let world = World::new();
+    let (socket, folder) = (world.folder.path().join("agent"), world.folder.path());
+    let mut agent = Command::new("ssh-agent");
+    let mut agent = agent.arg("-D").arg("-a").arg(&socket).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let there = || socket.exists().then_some(()).ok_or("no socket".to_owned());
+    wait::until("ssh-agent", LIMIT, Duration::from_millis(5), there).unwrap();
+    for kind in ["ed25519", "ecdsa -b 256", "ecdsa -b 384"] {
+        let file = folder.join(kind.replace(' ', ""));
+        let run = |command: &mut Command| assert!(command.status().unwrap().success(), "{command:?}");
+        run(Command::new("ssh-keygen").args(["-q", "-N", "", "-t"]).args(kind.split(' ')).arg("-f").arg(&file));
+        run(Command::new("ssh-add").arg("-q").arg(&file).env("SSH_AUTH_SOCK", &socket));
+        let public = file.with_extension("pub");
+        let key = std::fs::read_to_string(&public).unwrap();
+        let _: Value = world.value(ADA, &Request::OperatorAdd { key });
+        let keys = Keys { file: Some(public), agent: Some(socket.clone()), home: None };
+        let opened = Remote { keys, ..world.remote(ADA) }.open();
+        assert!(opened.is_ok(), "{kind}: {:?}", opened.err());
+    }
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+}

@@ -242,7 +242,8 @@ impl World {
     }
 }
 
-fn mode(path: &Path) -> u32 {
+/// A file's permission bits.
+pub(crate) fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
