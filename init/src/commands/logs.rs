@@ -28,5 +28,5 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, there: &There) -> Exit {
     let request = Request::Logs { unit: args.unit.clone(), follow: args.follow, lines: args.lines };
-    answer::end("logs", Output::Text, there.open(Needs::Node).and_then(|open| open.print(&request)))
+    answer::end("logs", Output::Text, there.open(Needs::Machine).and_then(|open| open.print(&request)))
 }

@@ -14,8 +14,8 @@ use crate::host::node::ThisNode;
 use crate::host::operators::client::{Link, Remote};
 use crate::host::operators::desk::Desk;
 use crate::host::operators::identity::Keys;
-use crate::host::operators::known;
-use crate::host::operators::output::{Halt, Printed, Sink};
+use crate::host::operators::output::{self, Halt, Printed, Programs, Sink};
+use crate::host::operators::{bundle, known};
 use crate::host::root::Root;
 use crate::operators::known::{is_id, read_fingerprint};
 use crate::operators::{Request, Trouble};
@@ -58,14 +58,16 @@ fn id(text: &str) -> Result<String, String> {
 pub enum Needs {
     /// That it is a control plane whose API answers.
     Cluster,
-    /// That it is a node.
-    Node,
+    /// Nothing: what is asked is the machine's own.
+    Machine,
 }
 
 /// A place that can be asked once.
 pub enum Open {
-    /// This machine.
+    /// This machine, a node.
     Here(Box<Desk>),
+    /// This machine, which is no node, or not yet: its logs are wanted most then.
+    Alone,
     /// Another, on which the operator was admitted.
     There(Box<Link>),
 }
@@ -73,7 +75,13 @@ pub enum Open {
 impl There {
     /// Goes there: this machine, or the control plane, which has proven itself then.
     pub fn open(&self, needs: Needs) -> Result<Open, Stop> {
-        let Some(node) = &self.node else { return here(needs).map(|desk| Open::Here(Box::new(desk))) };
+        let Some(node) = &self.node else {
+            return match here(needs) {
+                Ok(desk) => Ok(Open::Here(Box::new(desk))),
+                Err(_) if needs == Needs::Machine => Ok(Open::Alone),
+                Err(stop) => Err(stop),
+            };
+        };
         let what = "Unable to command the cluster";
         let known = known::path().map_err(|why| stop(Exit::BadInput, what, why, "set HOME."))?;
         let host = node.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
@@ -112,12 +120,26 @@ fn here(needs: Needs) -> Result<Desk, Stop> {
     Ok(Desk::new(&root, &this, api))
 }
 
+/// What a machine that is no node can be asked.
+fn alone(request: &Request, sink: &mut dyn Sink) -> Result<u8, Halt> {
+    request.check()?;
+    let programs = Programs::default();
+    match request {
+        Request::Logs { unit, follow, lines } => output::logs(&programs, unit.as_deref(), *follow, *lines, sink),
+        Request::SupportBundle {} => bundle::write(&Root::system(), &programs, None, clock::unix(), sink),
+        other => {
+            Err(Trouble::new(Exit::NoRole, other.refused(), "this machine is no node", "name one with --node.").into())
+        }
+    }
+}
+
 impl Open {
-    /// The cluster.
-    pub fn cluster(&self) -> &Cluster {
+    /// The cluster; none of a machine that is no node.
+    pub fn cluster(&self) -> Option<&Cluster> {
         match self {
-            Open::Here(desk) => desk.cluster(),
-            Open::There(link) => &link.cluster,
+            Open::Here(desk) => Some(desk.cluster()),
+            Open::There(link) => Some(&link.cluster),
+            Open::Alone => None,
         }
     }
 
@@ -126,6 +148,7 @@ impl Open {
         let answered = match self {
             Open::Here(desk) => desk.answer(&desk.here(), request, clock::unix(), sink),
             Open::There(link) => link.ask(request, sink),
+            Open::Alone => alone(request, sink),
         };
         match answered {
             Ok(code) => Ok(Exit::of_code(code)),

@@ -29,7 +29,7 @@ pub fn run(args: &Args, there: &There) -> Exit {
 }
 
 fn make(args: &Args, there: &There) -> Result<Exit, Stop> {
-    let open = there.open(Needs::Node)?;
+    let open = there.open(Needs::Machine)?;
     if args.out == Path::new("-") {
         return open.print(&Request::SupportBundle {});
     }

@@ -201,7 +201,8 @@ fn create(there: &There, args: &Create) -> Result<(), Stop> {
     let request = |key| Request::TokenCreate { role: args.role, key: Bytes(key), ttl: args.ttl, uses };
     request(vec![0; 32]).check()?;
     let open = there.open(Needs::Cluster)?;
-    let identity = Founded::of(open.cluster()).map_err(failed)?.identity_key;
+    let cluster = open.cluster().ok_or_else(|| failed("the cluster is not known".to_owned()))?;
+    let identity = Founded::of(cluster).map_err(failed)?.identity_key;
     let token = JoinToken::new(args.role.into(), random::bytes(), &identity);
     let key = token.join_key().public();
     let kept: Kept = open.value(&request(key.to_vec()))?;

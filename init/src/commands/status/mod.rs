@@ -114,7 +114,7 @@ struct Setting {
 pub fn run(args: &Args, there: &There) -> Exit {
     if there.node.is_some() {
         let request = Request::Status { why: args.why, json: args.output == Output::Json };
-        return answer::end("status", args.output, there.open(Needs::Node).and_then(|open| open.print(&request)));
+        return answer::end("status", args.output, there.open(Needs::Machine).and_then(|open| open.print(&request)));
     }
     let status = gather(&Root::system(), args.why);
     match args.output {

@@ -8,10 +8,11 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
-use super::desk::{Desk, Programs};
-use super::output::{self, Halt, Sink};
+use super::output::{self, Halt, Programs, Sink};
+use super::store::Rbac;
 use crate::certificates::Unix;
 use crate::exit::Exit;
+use crate::host::root::Root;
 use crate::host::{files, process};
 use crate::operators::redact::Redactor;
 use crate::operators::{Trouble, tar};
@@ -45,20 +46,26 @@ const FILES: [&str; 19] = [
     "/proc/pressure/memory",
 ];
 
-/// Answers with the bundle.
+/// Answers with the bundle. `rbac`: the cluster, of a machine that is a node.
 ///
 /// # Errors
 /// Nobody waits for it any more. What can't be gathered is said in the bundle itself.
-pub fn write(desk: &Desk, now: Unix, sink: &mut dyn Sink) -> Result<u8, Halt> {
+pub fn write(
+    root: &Root,
+    programs: &Programs,
+    rbac: Option<&dyn Rbac>,
+    now: Unix,
+    sink: &mut dyn Sink,
+) -> Result<u8, Halt> {
     let mut bundle = Bundle { encoder: GzEncoder::new(Vec::new(), Compression::default()), sink, now };
     for path in FILES {
-        match files::read_optional(&desk.root.path(path)) {
+        match files::read_optional(&root.path(path)) {
             Ok(Some(contents)) => bundle.add(path.trim_start_matches('/'), contents)?,
             Ok(None) => {}
             Err(error) => bundle.add(path.trim_start_matches('/'), format!("can't be read: {error}\n").into_bytes())?,
         }
     }
-    let kubeboot = desk.programs.kubeboot.to_string_lossy().into_owned();
+    let kubeboot = programs.kubeboot.to_string_lossy().into_owned();
     for (name, arguments) in [
         ("status.json", &["status", "--why", "--output=json"][..]),
         ("status.txt", &["status"]),
@@ -73,7 +80,7 @@ pub fn write(desk: &Desk, now: Unix, sink: &mut dyn Sink) -> Result<u8, Halt> {
         ("journal-before.txt", &["--boot=-1", "--lines=10000"]),
         ("kernel.txt", &["--dmesg", "--lines=10000"]),
     ];
-    let Programs { journalctl, sign_of_life, .. } = &desk.programs;
+    let Programs { journalctl, sign_of_life, .. } = programs;
     for (name, more) in journal {
         let mut text = Vec::new();
         let arguments = ["--no-pager", "--quiet", "--output=short-iso-precise"].iter().chain(more);
@@ -85,12 +92,13 @@ pub fn write(desk: &Desk, now: Unix, sink: &mut dyn Sink) -> Result<u8, Halt> {
         }
         bundle.add(name, text)?;
     }
+    let Some(rbac) = rbac else { return bundle.end() };
     for (name, path, summary) in [
         ("nodes.json", "/api/v1/nodes", nodes as fn(&Value) -> Value),
         ("pods.json", "/api/v1/pods", pods),
         ("leases.json", "/apis/coordination.k8s.io/v1/leases", leases),
     ] {
-        let found = desk.rbac.get(path).map(|list| summary(&list));
+        let found = rbac.get(path).map(|list| summary(&list));
         let found = found.unwrap_or_else(|why| json!({"error": why}));
         bundle.add(name, format!("{found:#}\n").into_bytes())?;
     }

@@ -1,13 +1,13 @@
 //! What operators ask for, done on a control plane: for those who come by the network and for who is logged in there.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::output::{self, Halt, Sink};
+use super::bundle;
+use super::output::{self, Halt, Programs, Sink};
 use super::removed;
 use super::store::{People, Rbac, bound};
 use crate::certificates::{Authority, Request as Certificate, Unix, signing_request};
@@ -23,7 +23,7 @@ use crate::kubernetes::API_PORT;
 use crate::operators::key::{OperatorLine, of_settings};
 use crate::operators::objects::{OperatorObject, UserObject, operators, users};
 use crate::operators::user::{self, Issued, Revoked, Wanted, binding_name};
-use crate::operators::{AT_ONCE, Request, SIGN_OF_LIFE, Trouble};
+use crate::operators::{AT_ONCE, Request, Trouble};
 use crate::words::tokens;
 
 /// How long `kubeboot status` may take: its gates ask every service of the node.
@@ -31,25 +31,7 @@ const STATUS: Duration = Duration::from_secs(60);
 /// What is advised when the cluster does not answer.
 const LOOK: &str = "see how the cluster is: kubeboot status";
 
-/// Programs whose output is an answer.
-#[derive(Debug, Clone)]
-pub struct Programs {
-    /// kubeboot itself.
-    pub kubeboot: PathBuf,
-    /// systemd's journalctl(1), and its first arguments.
-    pub journalctl: Vec<String>,
-    /// How often who waits for them hears that they run.
-    pub sign_of_life: Duration,
-}
-
-impl Default for Programs {
-    fn default() -> Self {
-        let kubeboot = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("kubeboot"));
-        Programs { kubeboot, journalctl: vec!["journalctl".to_owned()], sign_of_life: SIGN_OF_LIFE }
-    }
-}
-
-/// Caller asks.
+/// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// For records and logs: an ssh key's fingerprint, or this control plane's name.
@@ -110,7 +92,7 @@ impl Desk {
         }
     }
 
-    /// Caller the cluster is.
+    /// Who the cluster is.
     pub fn cluster(&self) -> &crate::plan::record::Cluster {
         &self.this.cluster
     }
@@ -184,8 +166,10 @@ impl Desk {
                 output::value(sink, &issued.map_err(failed)?)
             }
             Request::Status { why, json } => self.status(*why, *json, sink),
-            Request::Logs { unit, follow, lines } => self.logs(unit.as_deref(), *follow, *lines, sink),
-            Request::SupportBundle {} => super::bundle::write(self, now, sink),
+            Request::Logs { unit, follow, lines } => {
+                output::logs(&self.programs, unit.as_deref(), *follow, *lines, sink)
+            }
+            Request::SupportBundle {} => bundle::write(&self.root, &self.programs, Some(&*self.rbac), now, sink),
             Request::TokenCreate { role, key, ttl, uses } => {
                 let key = key.0.as_slice().try_into().map_err(|_| failed("its key has not 32 bytes".to_owned()))?;
                 let origin = Origin::Created { by: who.name.clone() };
@@ -264,16 +248,6 @@ impl Desk {
         })?;
         sink.part(said.stdout.as_bytes())?;
         Ok(said.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(Exit::Failure.code()))
-    }
-
-    fn logs(&self, unit: Option<&str>, follow: bool, lines: u32, sink: &mut dyn Sink) -> Result<u8, Halt> {
-        let mut arguments = vec!["--no-pager".to_owned(), "--quiet".to_owned(), "--output=short-iso".to_owned()];
-        arguments.push(format!("--lines={lines}"));
-        arguments.extend(unit.map(|unit| format!("--unit={unit}")));
-        arguments.extend(follow.then(|| "--follow".to_owned()));
-        let Programs { journalctl, sign_of_life, .. } = &self.programs;
-        output::program("The logs can't be shown", journalctl, &arguments, *sign_of_life, sink)?;
-        Ok(Exit::Success.code())
     }
 
     /// Refuses to remove the last: afterwards only who starts a control plane anew could name one.

@@ -1,7 +1,7 @@
 //! Operators' requests, done: at a control plane for those who come by the network or are logged in, and asked for from
 //! anywhere (`docs/operators.md`).
 
-mod bundle;
+pub mod bundle;
 pub mod client;
 pub mod desk;
 pub mod identity;

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::exit::Exit;
 use crate::host::files;
 use crate::operators::redact::Redactor;
-use crate::operators::{SESSION, Trouble};
+use crate::operators::{SESSION, SIGN_OF_LIFE, Trouble};
 
 /// Bytes that are read of a program at once.
 const CHUNK: usize = 16 << 10;
@@ -122,6 +122,43 @@ impl Sink for Printed {
 /// [`Halt::Gone`].
 pub fn value(sink: &mut dyn Sink, value: &impl Serialize) -> Result<u8, Halt> {
     sink.part(&serde_json::to_vec(value).expect("plain data"))?;
+    Ok(Exit::Success.code())
+}
+
+/// Programs whose output is an answer.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// kubeboot itself.
+    pub kubeboot: PathBuf,
+    /// systemd's journalctl(1), and its first arguments.
+    pub journalctl: Vec<String>,
+    /// How often who waits for them hears that they run.
+    pub sign_of_life: Duration,
+}
+
+impl Default for Programs {
+    fn default() -> Self {
+        let kubeboot = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("kubeboot"));
+        Programs { kubeboot, journalctl: vec!["journalctl".to_owned()], sign_of_life: SIGN_OF_LIFE }
+    }
+}
+
+/// Answers with the last lines of the journal.
+///
+/// # Errors
+/// As [`program`].
+pub fn logs(
+    programs: &Programs,
+    unit: Option<&str>,
+    follow: bool,
+    lines: u32,
+    sink: &mut dyn Sink,
+) -> Result<u8, Halt> {
+    let mut arguments = vec!["--no-pager".to_owned(), "--quiet".to_owned(), "--output=short-iso".to_owned()];
+    arguments.push(format!("--lines={lines}"));
+    arguments.extend(unit.map(|unit| format!("--unit={unit}")));
+    arguments.extend(follow.then(|| "--follow".to_owned()));
+    program("The logs can't be shown", &programs.journalctl, &arguments, programs.sign_of_life, sink)?;
     Ok(Exit::Success.code())
 }
 

@@ -66,7 +66,7 @@ pub fn serve(channel: &mut Channel, desk: &Desk, who: &Caller, from: std::net::I
 
 fn send(channel: &mut Channel, frame: &Frame) {
     if let Ok(bytes) = frame.encode() {
-        // Caller does not take it is gone, and there is nothing more to say.
+        // Who does not take it is gone, and there is nothing more to say.
         let _ = channel.send(&bytes);
     }
 }

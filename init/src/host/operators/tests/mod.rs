@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::client::{Link, Remote};
-use super::desk::{Caller, Desk, Programs};
+use super::desk::{Caller, Desk};
 use super::identity::Keys;
-use super::output::Halt;
+use super::output::{Halt, Programs};
 use super::store::Rbac;
 use crate::enrolment::Keys as IdentityKeys;
 use crate::enrolment::decision::{Admission, Found, Site, Sought};
