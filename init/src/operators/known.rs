@@ -87,6 +87,22 @@ pub enum Unknown {
     },
 }
 
+impl Unknown {
+    /// What to do about it.
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Unknown::Host(_) | Unknown::Cluster(_) => {
+                "say its fingerprint once, with --fingerprint. It stands in every token of the cluster (kubeboot token inspect), \
+                 on the founder's console, and in kubeboot status on a control plane."
+            }
+            Unknown::Other { .. } => {
+                "name a control plane of that cluster; or, if the address is its own now, remove the address's line from the file \
+                 of known clusters (~/.config/kubeboot/known_clusters)."
+            }
+        }
+    }
+}
+
 /// The file's contents.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Known {

@@ -64,12 +64,8 @@ impl Remote {
         let known = known::load(&self.known).map_err(|why| stopped(Exit::BadInput, why, "mend or remove the file."))?;
         let meant = known.meant(&host, self.cluster.as_deref(), self.fingerprint);
         let meant = meant.map_err(|unknown| {
-            stopped(
-                Exit::BadInput,
-                unknown,
-                "say its fingerprint once, with --fingerprint. It stands in every token of the cluster (kubeboot token \
-                 inspect), on the founder's console, and in kubeboot status on a control plane.",
-            )
+            let fix = unknown.fix();
+            stopped(Exit::BadInput, unknown, fix)
         })?;
         let keys = self.keys.found();
         let keys =
