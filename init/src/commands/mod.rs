@@ -135,38 +135,38 @@ pub fn main() -> std::process::ExitCode {
             return exit.into();
         }
     };
-    run(&line.command, &line.there).into()
+    run(line.command, &line.there).into()
 }
 
-fn run(command: &Command, there: &place::There) -> Exit {
+fn run(command: Command, there: &place::There) -> Exit {
     if !command.takes_node()
         && let Err(stop) = there.refuse()
     {
         return answer::end("kubeboot", Output::Text, Err(stop));
     }
     match command {
-        Command::Status(args) => status::run(args, there),
-        Command::Token(args) => token::run(args, there),
-        Command::Kubeconfig(args) => kubeconfig::run(args, there),
-        Command::User(args) => user::run(args, there),
-        Command::Operator(args) => operator::run(args, there),
-        Command::Logs(args) => logs::run(args, there),
-        Command::SupportBundle(args) => support_bundle::run(args, there),
-        Command::Boot(args) => boot::run(args),
-        Command::Plan(args) => plan::run(args),
-        Command::Etc(args) => etc::run(args),
-        Command::Preflight(args) => preflight::run(args),
-        Command::Init(args) => init::run(args),
-        Command::Join(args) => join::run(args),
-        Command::Prompt(args) => prompt::run(args),
-        Command::Reset(args) => reset::run(args),
-        Command::Timeline(args) => timeline::run(args),
-        Command::Slot(args) => slot::run(args),
-        Command::Images(args) => images::run(args),
-        Command::Agent(args) => agent::run(args),
-        Command::Balancer(args) => balancer::run(args),
-        Command::Health(args) => health::run(args),
-        Command::OsHealth(args) => os_health::run(args),
+        Command::Boot(args) => boot::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Etc(args) => etc::run(&args),
+        Command::Preflight(args) => preflight::run(&args),
+        Command::Init(args) => init::run(&args),
+        Command::Join(args) => join::run(&args),
+        Command::Prompt(args) => prompt::run(&args),
+        Command::Status(args) => status::run(&args, there),
+        Command::Reset(args) => reset::run(&args),
+        Command::Timeline(args) => timeline::run(&args),
+        Command::Token(args) => token::run(&args, there),
+        Command::Slot(args) => slot::run(&args),
+        Command::Images(args) => images::run(&args),
+        Command::Agent(args) => agent::run(&args),
+        Command::Balancer(args) => balancer::run(&args),
+        Command::Health(args) => health::run(&args),
+        Command::OsHealth(args) => os_health::run(&args),
+        Command::Kubeconfig(args) => kubeconfig::run(&args, there),
+        Command::User(args) => user::run(&args, there),
+        Command::Operator(args) => operator::run(&args, there),
+        Command::Logs(args) => logs::run(&args, there),
+        Command::SupportBundle(args) => support_bundle::run(&args, there),
     }
 }
 
@@ -229,7 +229,7 @@ mod tests {
         // What is this machine's alone is not done here when another is named.
         for words in ["kubeboot --node 10.0.0.10 reset --yes", "kubeboot init --node 10.0.0.10"] {
             let line = parse(words).unwrap();
-            assert_eq!(run(&line.command, &line.there), Exit::BadInput, "{words}");
+            assert_eq!(run(line.command, &line.there), Exit::BadInput, "{words}");
         }
     }
 
