@@ -23,8 +23,6 @@ pub const FROZEN: &str = "/var/lib/kubeboot/settings.json";
 pub const NODE: &str = "/var/lib/kubeboot/node.json";
 /// The key by which the cluster knows this machine again (Ed25519, PKCS#8 PEM), mode 0600. Made before it asks to join.
 pub const NODE_KEY: &str = "/var/lib/kubeboot/node.key";
-/// Fingerprints of operators that were removed from the cluster, one a line, whatever the settings say.
-pub const REMOVED_OPERATORS: &str = "/var/lib/kubeboot/removed-operators";
 /// Where the API servers are, for a worker's balancer. JSON.
 pub const ENDPOINTS: &str = "/var/lib/kubeboot/endpoints.json";
 /// Says that the node was Ready once: from then on etcd's data may not be missing. Written once.
@@ -37,6 +35,8 @@ pub const SLOTS: &str = "/var/lib/kubeboot/slots.json";
 pub const RELEASES: &str = "/var/lib/kubeboot/releases";
 /// Boot counter, the one thing that a finished machine writes at each boot.
 pub const BOOTS: &str = "/var/lib/kubeboot/boots";
+/// Fingerprints of operators that were removed from the cluster, one a line, whatever the settings say.
+pub const REMOVED_OPERATORS: &str = "/var/lib/kubeboot/removed-operators";
 /// Asks the next start, in the initrd, to remove all state.
 pub const RESET: &str = "/var/lib/kubeboot/reset";
 /// Bound over /etc/kubernetes at boot.
