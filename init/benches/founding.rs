@@ -72,6 +72,7 @@ fn found(root: &Root) {
     let record = fs::read(root.path(paths::CLUSTER)).expect("the cluster's record");
     let cluster = Cluster::parse(&record).expect("the cluster's record");
     let site = Site {
+        membership: None,
         settings: &founder.settings,
         node: &founder.node,
         cluster: &cluster.id,

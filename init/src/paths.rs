@@ -13,8 +13,12 @@ pub const IDENTITY_KEY: &str = "/var/lib/kubeboot/identity.key";
 /// The public halves of the seed's join tokens, mode 0600, until the cluster has them. JSON. Without it the founding
 /// window is lost, and nothing else.
 pub const FOUNDING_TOKENS: &str = "/var/lib/kubeboot/founding-tokens.json";
-/// The key that seals the mesh's messages, 32 bytes, mode 0600.
+/// The key that seals the mesh's messages, mode 0600: its epoch, 8 bytes big-endian, and 32 bytes.
 pub const MESH_KEY: &str = "/var/lib/kubeboot/mesh.key";
+/// What the mesh keeps besides its key, mode 0700: the generation, and a file for each record.
+pub const MESH: &str = "/var/lib/kubeboot/mesh";
+/// How often this node's mesh has started; its number is on disk before it is said.
+pub const MESH_GENERATION: &str = "/var/lib/kubeboot/mesh/generation";
 /// A seed that the founder made itself, mode 0600, kept only until it was shown and the node was Ready once.
 pub const SEED: &str = "/var/lib/kubeboot/seed";
 /// The settings as first applied, with origins, mode 0600. JSON.
@@ -23,8 +27,10 @@ pub const FROZEN: &str = "/var/lib/kubeboot/settings.json";
 pub const NODE: &str = "/var/lib/kubeboot/node.json";
 /// The key by which the cluster knows this machine again (Ed25519, PKCS#8 PEM), mode 0600. Made before it asks to join.
 pub const NODE_KEY: &str = "/var/lib/kubeboot/node.key";
-/// Where the API servers are, for a worker's balancer. JSON.
+/// Where the API servers are: for the balancer, and for whoever asks a control plane. JSON.
 pub const ENDPOINTS: &str = "/var/lib/kubeboot/endpoints.json";
+/// Of a control plane that joined: which member of etcd's it is. JSON. Written before its etcd starts for the first time.
+pub const ETCD_MEMBERSHIP: &str = "/var/lib/kubeboot/etcd.json";
 /// Says that the node was Ready once: from then on etcd's data may not be missing. Written once.
 pub const WAS_READY: &str = "/var/lib/kubeboot/was-ready";
 /// Made by the initrd at first boot.
@@ -33,7 +39,7 @@ pub const MACHINE_ID: &str = "/var/lib/kubeboot/machine-id";
 pub const SLOTS: &str = "/var/lib/kubeboot/slots.json";
 /// Releases on `/var`, content-addressed: `<sha256 of the file>.release`.
 pub const RELEASES: &str = "/var/lib/kubeboot/releases";
-/// Boot counter, the one thing that a finished machine writes at each boot.
+/// Boot counter, the one thing that a boot of a finished machine writes; its agent writes in [`MESH`].
 pub const BOOTS: &str = "/var/lib/kubeboot/boots";
 /// Fingerprints of operators that were removed from the cluster, one a line, whatever the settings say.
 pub const REMOVED_OPERATORS: &str = "/var/lib/kubeboot/removed-operators";
@@ -85,6 +91,8 @@ pub const HEALTH: &str = "/run/kubeboot/health.json";
 pub const BALANCER: &str = "/run/kubeboot-balancer/view.json";
 /// Name of the serial device that gets every event too, such as `ttyS1`; missing when there is none.
 pub const REPORT_DEVICE: &str = "/run/kubeboot/report-device";
+/// Where the agent answers `kubeboot members`, mode 0600. One JSON document for each connection.
+pub const MEMBERS_SOCKET: &str = "/run/kubeboot/members.sock";
 /// What `kubeboot init` or the prompt was given, mode 0600. TOML, the source that wins over every other.
 pub const BY_HAND: &str = "/run/kubeboot/by-hand.toml";
 

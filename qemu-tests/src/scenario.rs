@@ -209,7 +209,9 @@ impl<'a> Stage<'a> {
                 _ => None,
             })?;
         let reach = machine.api();
-        let config = self.folder.join(format!("kubeconfig-{}", self.boots));
+        // Of several machines that run at once each has its own.
+        let server: String = reach.url.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.').collect();
+        let config = self.folder.join(format!("kubeconfig-{}-{server}", self.boots));
         secret_file(&config, &self.lab.operator.kubeconfig(&reach.url, &ca, &certificate))?;
         Ok(Kubectl { program: self.lab.kubectl.clone(), config, namespace: reach.namespace, server: None })
     }

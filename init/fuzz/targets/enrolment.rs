@@ -85,7 +85,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
             assert!(ssh::verify(key, b"message", signature).is_err(), "a signature that nobody made");
         }
         _ => {
-            let [(_, client), ..] = profile::of_every_node("one", [192, 0, 2, 11].into());
+            let [(_, client), ..] = profile::of_every_node("one", [192, 0, 2, 11].into(), &[7; 32]);
             if let Ok(key) = signing_request::check(data, &client) {
                 assert_eq!(key.len(), 91);
             }

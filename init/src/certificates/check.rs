@@ -7,14 +7,16 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
     UnparsedPublicKey,
 };
+use x509_parser::der_parser::oid::Oid;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::X509Name;
 use zeroize::Zeroizing;
 
 use super::Unix;
 use super::expiry::{Standing, Validity};
-use super::profile::{Authority, Purpose, Request, San};
+use super::profile::{Authority, Purpose, Request, San, UID};
 
 /// What is wrong with a certificate or key on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub struct Inspected {
     pub common_name: String,
     /// The subject's organizations, in order.
     pub organizations: Vec<String>,
+    /// The subject's UID.
+    pub uid: Option<String>,
     /// Subject alternative names, in order.
     pub names: Vec<San>,
     /// What the extended key usage allows.
@@ -107,12 +111,20 @@ pub fn inspect(pem: &[u8]) -> Result<Inspected, Fault> {
         stagger: certificate.raw_serial().last().copied().unwrap_or_default(),
         common_name: subject.iter_common_name().next().map(text).transpose().map_err(unreadable)?.unwrap_or_default(),
         organizations: subject.iter_organization().map(text).collect::<Result<_, _>>().map_err(unreadable)?,
+        uid: uid(subject),
         names: names(&certificate)?,
         purpose,
         is_authority: certificate.is_ca(),
         public_key: certificate.public_key().subject_public_key.data.to_vec(),
         signed: (certificate.tbs_certificate.as_ref().to_vec(), certificate.signature_value.data.to_vec()),
     })
+}
+
+/// The first UID in a subject ([`UID`]).
+pub(super) fn uid(subject: &X509Name<'_>) -> Option<String> {
+    let has_type = |oid: &Oid<'_>| oid.iter().is_some_and(|arcs| arcs.eq(UID));
+    let mut uids = subject.iter_attributes().filter(|attribute| has_type(attribute.attr_type()));
+    uids.next().and_then(|uid| uid.as_str().ok()).map(str::to_owned)
 }
 
 fn names(certificate: &X509Certificate<'_>) -> Result<Vec<San>, Fault> {
@@ -248,6 +260,9 @@ pub fn leaf(inspected: &Inspected, authority: &Inspected, request: &Request, now
     }
     if inspected.organizations != request.organizations {
         return differs("organization");
+    }
+    if inspected.uid != request.uid {
+        return differs("UID");
     }
     if inspected.names != request.names {
         return differs("list of names");

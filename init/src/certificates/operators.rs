@@ -103,6 +103,7 @@ impl OperatorKey {
             authority: Authority::Cluster,
             common_name: format!("operator:{}", &STANDARD_NO_PAD.encode(self.digest)[..12]),
             organizations: vec!["kubeadm:cluster-admins".to_owned()],
+            uid: None,
             names: Vec::new(),
             purpose: Purpose::Client,
             lifetime: LIFETIME,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::DAY;
+use crate::token::fingerprint;
 
 /// A certificate authority of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -206,6 +207,9 @@ pub struct Request {
     pub common_name: String,
     /// The subject's organizations: for a client, its groups.
     pub organizations: Vec<String>,
+    /// The subject's unique identifier ([`UID`]), if it has one: for a client, its UID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
     /// Subject alternative names.
     pub names: Vec<San>,
     /// What it may be used for.
@@ -340,15 +344,29 @@ impl Leaf {
 }
 
 /// The certificates that every node has, whatever its role, in the order in which a joiner asks for them, and what they
-/// say for the node of this name and address.
-pub fn of_every_node(node: &str, address: IpAddr) -> [(Leaf, Request); 4] {
+/// say for the node of this name, address and node key (Ed25519, public half).
+pub fn of_every_node(node: &str, address: IpAddr, key: &[u8; 32]) -> [(Leaf, Request); 4] {
     let [client, serving, proxy, network] = Leaf::OF_EVERY_NODE;
+    let of_key = |request| Request { uid: Some(node_uid(key)), ..request };
     [
-        (client, kubelet_client(node)),
+        (client, of_key(kubelet_client(node))),
         (serving, kubelet_serving(node, address)),
-        (proxy, kube_proxy()),
-        (network, flannel(node)),
+        (proxy, of_key(kube_proxy())),
+        (network, of_key(flannel(node))),
     ]
+}
+
+/// The subject's attribute that Kubernetes takes a client's UID from (`k8s.io/apimachinery/pkg/apis/asn1`, since 1.33).
+pub const UID: [u64; 8] = [1, 3, 6, 1, 4, 1, 57683, 2];
+
+/// What the UID of a machine begins with.
+pub const NODE_UID: &str = "kubeboot:node:";
+
+/// The UID of the machine with this node key. It gives no right: by it the API server knows a machine that was removed,
+/// whatever its name, as long as its certificates live (`kubernetes/addons/removed`).
+pub fn node_uid(key: &[u8; 32]) -> String {
+    let digits: String = fingerprint(key).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{NODE_UID}{digits}")
 }
 
 fn client(authority: Authority, common_name: &str, organization: Option<&str>, lifetime: u64) -> Request {
@@ -356,6 +374,7 @@ fn client(authority: Authority, common_name: &str, organization: Option<&str>, l
         authority,
         common_name: common_name.to_owned(),
         organizations: organization.map(str::to_owned).into_iter().collect(),
+        uid: None,
         names: Vec::new(),
         purpose: Purpose::Client,
         lifetime,

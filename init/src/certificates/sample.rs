@@ -7,24 +7,27 @@ use rcgen::{
     SanType, SubjectPublicKeyInfo, date_time_ymd,
 };
 
-use super::profile::{self, Purpose, Request, San};
+use super::profile::{self, Purpose, Request, San, UID};
 use super::{Unix, Validity};
 
 /// A request (DER) by a new key that says what `request` says, after `change`.
 pub fn signing_request(request: &Request, change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
-    let mut params = says(&request.organizations, &request.common_name);
+    let mut params = says(request);
     params.subject_alt_names = request.names.iter().map(san).collect();
     change(&mut params);
     params.serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
 }
 
-fn says(organizations: &[String], common_name: &str) -> CertificateParams {
+fn says(request: &Request) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    for organization in organizations {
+    for organization in &request.organizations {
         params.distinguished_name.push(DnType::OrganizationName, organization.as_str());
     }
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    if let Some(uid) = &request.uid {
+        params.distinguished_name.push(DnType::CustomDnType(UID.into()), uid.as_str());
+    }
+    params.distinguished_name.push(DnType::CommonName, request.common_name.as_str());
     params
 }
 
@@ -46,7 +49,9 @@ pub struct Signer {
 impl Signer {
     /// A new authority of that kind.
     pub fn new(which: profile::Authority, now: Unix) -> Self {
-        let mut params = says(&[], which.common_name());
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, which.common_name());
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         valid(&mut params, now, profile::Authority::LIFETIME);
         let key = KeyPair::generate().unwrap();
@@ -56,7 +61,7 @@ impl Signer {
 
     /// Signs what `request` says for a public key (SubjectPublicKeyInfo, DER). Returns PEM.
     pub fn issue(&self, request: &Request, spki: &[u8]) -> String {
-        let mut params = says(&request.organizations, &request.common_name);
+        let mut params = says(request);
         params.subject_alt_names = request.names.iter().map(san).collect();
         params.extended_key_usages = match request.purpose {
             Purpose::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],

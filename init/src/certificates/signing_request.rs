@@ -27,7 +27,11 @@ pub fn check(der: &[u8], expected: &Request) -> Result<Vec<u8>, String> {
     let info = &request.certification_request_info;
     if !is_subject(&info.subject, expected) {
         let organizations: String = expected.organizations.iter().map(|name| format!("O={name}, ")).collect();
-        return Err(format!("expected the subject {organizations}CN={}, found {}", expected.common_name, info.subject));
+        let uid: String = expected.uid.iter().map(|uid| format!("UID={uid}, ")).collect();
+        return Err(format!(
+            "expected the subject {organizations}{uid}CN={}, found {}",
+            expected.common_name, info.subject
+        ));
     }
     names(&request, &expected.names)?;
     let point = &info.subject_pki.subject_public_key.data;
@@ -46,14 +50,15 @@ pub fn check(der: &[u8], expected: &Request) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Whether the subject is exactly the expected organizations and common name.
+/// Whether the subject is exactly the expected organizations, UID and common name.
 fn is_subject(subject: &X509Name<'_>, expected: &Request) -> bool {
     let common: Vec<_> = subject.iter_common_name().map(|name| name.as_str()).collect();
     let organizations: Vec<_> = subject.iter_organization().map(|name| name.as_str()).collect();
     common == [Ok(expected.common_name.as_str())]
         && organizations.len() == expected.organizations.len()
         && organizations.iter().zip(&expected.organizations).all(|(found, wanted)| *found == Ok(wanted.as_str()))
-        && subject.iter_attributes().count() == 1 + expected.organizations.len()
+        && check::uid(subject) == expected.uid
+        && subject.iter_attributes().count() == 1 + expected.organizations.len() + usize::from(expected.uid.is_some())
 }
 
 /// The extensions: none, or the alternative names alone.
@@ -90,12 +95,13 @@ pub fn check_node(
     requests: &[Vec<u8>; 4],
     node: &str,
     address: std::net::IpAddr,
+    key: &[u8; 32],
 ) -> Result<Vec<(profile::Leaf, Request, Vec<u8>)>, String> {
     let one = |((leaf, request), der): ((profile::Leaf, Request), &Vec<u8>)| match check(der, &request) {
         Ok(spki) => Ok((leaf, request, spki)),
         Err(why) => Err(format!("{leaf}: {why}")),
     };
-    profile::of_every_node(node, address).into_iter().zip(requests).map(one).collect()
+    profile::of_every_node(node, address, key).into_iter().zip(requests).map(one).collect()
 }
 
 #[cfg(test)]
@@ -114,19 +120,21 @@ mod tests {
 
     #[test]
     fn what_every_node_asks_for_is_what_it_may_have() {
-        let expected = profile::of_every_node(NODE, address());
+        let expected = profile::of_every_node(NODE, address(), &[7; 32]);
         let mut requests = expected.each_ref().map(|(_, request)| der(request, |_| {}));
-        let checked = check_node(&requests, NODE, address()).unwrap();
+        let checked = check_node(&requests, NODE, address(), &[7; 32]).unwrap();
         let leaves: Vec<_> = checked.iter().map(|(leaf, request, _)| (*leaf, request.clone())).collect();
         assert_eq!(leaves, expected);
+        let of_another_key = check_node(&requests, NODE, address(), &[8; 32]).unwrap_err();
+        assert!(of_another_key.starts_with("kubelet-client: expected the subject"), "{of_another_key}");
         requests.swap(0, 1);
-        let why = check_node(&requests, NODE, address()).unwrap_err();
-        assert_eq!(why, "kubelet-client: expected no requested extensions, found some");
+        let why = check_node(&requests, NODE, address(), &[7; 32]).unwrap_err();
+        assert!(why.starts_with("kubelet-client: expected the subject O=system:nodes, UID=kubeboot:node:"), "{why}");
     }
 
     #[test]
     fn a_request_for_anything_else_is_refused_with_what_it_asked_for() {
-        let [(_, client), (_, serving), ..] = profile::of_every_node(NODE, address());
+        let [(_, client), (_, serving), ..] = profile::of_every_node(NODE, address(), &[7; 32]);
         let refused = |der: Vec<u8>, expected: &Request| check(&der, expected).unwrap_err();
         let ip = |text: &str| SanType::IpAddress(text.parse().unwrap());
         let extra = |name: SanType| refused(der(&serving, |params| params.subject_alt_names.push(name)), &serving);
@@ -154,10 +162,11 @@ mod tests {
 
     #[test]
     fn only_a_key_that_signed_its_own_request_is_certified() {
-        let [(_, client), ..] = profile::of_every_node(NODE, address());
+        let [(_, client), ..] = profile::of_every_node(NODE, address(), &[7; 32]);
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+        params.distinguished_name.push(DnType::CustomDnType(profile::UID.into()), profile::node_uid(&[7; 32]));
         params.distinguished_name.push(DnType::CommonName, "system:node:one");
         let other = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
         let other = params.serialize_request(&other).unwrap();
@@ -172,7 +181,7 @@ mod tests {
         /// What frames the signed part may be spelt in other ways; what is certified is the signer's key all the same.
         #[test]
         fn a_changed_byte_certifies_no_other_key(at: prop::sample::Index, byte: u8) {
-            let [(_, client), ..] = profile::of_every_node(NODE, address());
+            let [(_, client), ..] = profile::of_every_node(NODE, address(), &[7; 32]);
             let mut changed = der(&client, |_| {});
             let key = check(&changed, &client);
             let at = at.index(changed.len());
@@ -183,7 +192,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
-            let [(_, client), ..] = profile::of_every_node(NODE, address());
+            let [(_, client), ..] = profile::of_every_node(NODE, address(), &[7; 32]);
             prop_assert!(check(&bytes, &client).is_err());
         }
     }

@@ -9,12 +9,15 @@ use std::time::Duration;
 use crate::exit::Exit;
 use crate::host::api::{Api, ApiError};
 use crate::host::enrolment::cluster::Enrolment;
+use crate::host::mesh::keeper::Keeper;
 use crate::host::node::ThisNode;
 use crate::host::report::Report;
 use crate::host::root::Root;
-use crate::host::{clock, files, gates, reconcile, renewal, systemd, wait};
+use crate::host::{clock, etcd, files, gates, reconcile, renewal, systemd, wait};
 use crate::kubernetes::addons;
 use crate::paths;
+use crate::plan::record::Endpoints;
+use crate::settings::Role;
 use crate::timeline::{Outcome, What};
 
 /// How often add-ons and labels are compared with what is wanted.
@@ -23,6 +26,8 @@ const RECONCILE: Duration = Duration::from_secs(300);
 const RENEW: Duration = Duration::from_secs(1800);
 /// How often a worker asks where the API servers are: control planes come and go by hand, and one that stays is enough.
 const ENDPOINTS: Duration = Duration::from_secs(30);
+/// How often the mesh is told what the cluster says, and asked how it stands.
+const MESH: Duration = Duration::from_secs(15);
 /// How long no API server answers before a worker asks a control plane where they are, and between asking.
 const LOST: Duration = Duration::from_secs(60);
 /// When they are first looked at: boot has just done so, but a time server may have set the clock since.
@@ -65,16 +70,23 @@ enum Duty {
     Enrolment,
     Labels,
     Renewals,
-    /// Of a worker: where the API servers are, for the balancer.
+    /// Where the API servers are: for a worker's balancer, and for whom a control plane that comes back asks.
     Endpoints,
+    Mesh,
 }
 
 /// A control plane's duties in the order in which they are first done. Permissions and add-ons come first: others wait for
 /// them.
-const CONTROL_PLANE: &[(Duty, Duration)] =
-    &[(Duty::AddOns, RECONCILE), (Duty::Enrolment, RECONCILE), (Duty::Labels, RECONCILE), (Duty::Renewals, RENEW)];
+const CONTROL_PLANE: &[(Duty, Duration)] = &[
+    (Duty::AddOns, RECONCILE),
+    (Duty::Enrolment, RECONCILE),
+    (Duty::Labels, RECONCILE),
+    (Duty::Renewals, RENEW),
+    (Duty::Endpoints, ENDPOINTS),
+    (Duty::Mesh, MESH),
+];
 /// A worker's duties. What it may change of the cluster's objects its kubelet does.
-const WORKER: &[(Duty, Duration)] = &[(Duty::Endpoints, ENDPOINTS), (Duty::Renewals, RENEW)];
+const WORKER: &[(Duty, Duration)] = &[(Duty::Endpoints, ENDPOINTS), (Duty::Renewals, RENEW), (Duty::Mesh, MESH)];
 
 /// Notices that the clock was set: wall time moves as monotonic time does, or somebody moved it.
 struct Watch {
@@ -101,6 +113,8 @@ struct Agent<'a> {
     api: Api,
     /// Once machines are taken in.
     enrolment: Option<Arc<Enrolment>>,
+    /// None if its thread could not be started.
+    mesh: Option<Keeper>,
     /// When an API server answered last, or a control plane was asked where they are.
     heard: Duration,
 }
@@ -109,11 +123,23 @@ impl<'a> Agent<'a> {
     fn new(root: &'a Root) -> Result<Self, String> {
         let this = ThisNode::load(root)?;
         let api = this.api(root).map_err(|error| error.to_string())?;
-        Ok(Agent { root, this, api, enrolment: None, heard: clock::monotonic() })
+        Ok(Agent { root, this, api, enrolment: None, mesh: None, heard: clock::monotonic() })
+    }
+
+    /// The mesh runs beside everything else, and nothing waits for it.
+    fn start_mesh(&mut self) {
+        match Keeper::new(self.root, &self.this) {
+            Ok(keeper) => self.mesh = Some(keeper),
+            Err(error) => eprintln!("kubeboot: the mesh does not run: {error}"),
+        }
     }
 
     fn work(&mut self, report: &mut Report) -> String {
+        self.start_mesh();
         let mut watch = Watch::new(clock::unix(), clock::monotonic());
+        if let Err(error) = self.vote(&mut watch, report) {
+            return error;
+        }
         let waited = self.await_api(&mut watch, report);
         if waited && self.this.is_control_plane() {
             // It has asked for the API server in vain while that started, and asks at longer and longer intervals, up to
@@ -172,6 +198,60 @@ impl<'a> Agent<'a> {
         }
     }
 
+    /// On a control plane that joined: waits until its member of etcd's has a vote, which it gets when it has all that the
+    /// others have, and starts the API server, which no member without one can answer.
+    fn vote(&mut self, watch: &mut Watch, report: &mut Report) -> Result<(), String> {
+        let Some(membership) = self.this.membership.clone().filter(|membership| !membership.voter) else {
+            return Ok(());
+        };
+        let mut backoff = wait::Backoff::new(RETRY_FIRST, RETRY_LAST);
+        let mut renewals = clock::monotonic() + FIRST_RENEW;
+        let mut said = String::new();
+        loop {
+            systemd::alive();
+            self.renew_waiting(watch, &mut renewals, report);
+            if let Err(error) = self.tend_mesh() {
+                eprintln!("kubeboot: {error}");
+            }
+            match etcd::vote(self.root, &membership, &self.this.node)? {
+                etcd::Vote::Has => break,
+                etcd::Vote::NotYet(why) => {
+                    systemd::status(&format!("etcd has no vote here yet: {why}"));
+                    if why != said {
+                        println!("etcd has no vote here yet: {why}");
+                    }
+                    said = why;
+                    backoff.pause();
+                }
+                etcd::Vote::Removed => return Err(self.removed()),
+            }
+        }
+        println!("etcd has a vote here: the API server starts");
+        self.this.membership = Some(membership.promoted());
+        renewal::first_pods(self.root, &self.this).map(drop)
+    }
+
+    /// Its place in etcd was given to another, or it was removed: what is on record of it holds no more.
+    fn removed(&self) -> String {
+        let member = "this machine's member of etcd was removed before it had a vote";
+        match files::remove(&self.root.path(paths::ETCD_MEMBERSHIP)) {
+            Ok(()) => {
+                format!("{member}. Its record was removed too. Fix: restart the machine; it then joins etcd anew")
+            }
+            Err(error) => format!("{member}, and {} can't be removed: {error}", paths::ETCD_MEMBERSHIP),
+        }
+    }
+
+    /// With a certificate that has expired, by the new time or in the course of waiting, nobody is ever answered.
+    fn renew_waiting(&mut self, watch: &mut Watch, due: &mut Duration, report: &mut Report) {
+        if watch.was_set(clock::unix(), clock::monotonic()) || clock::monotonic() >= *due {
+            *due = clock::monotonic() + FIRST_RENEW;
+            if let Err(error) = self.renew(report) {
+                eprintln!("kubeboot: {error}");
+            }
+        }
+    }
+
     /// True when it was not ready at once: it is starting, as at each boot of a control plane.
     fn await_api(&mut self, watch: &mut Watch, report: &mut Report) -> bool {
         systemd::status("waiting for the API server");
@@ -181,14 +261,11 @@ impl<'a> Agent<'a> {
         while !matches!(self.api.text("/readyz"), Ok((200, _))) {
             waited = true;
             systemd::alive();
-            // With a certificate that has expired, by the new time or in the course of waiting, nobody ever says ready.
-            if watch.was_set(clock::unix(), clock::monotonic()) || clock::monotonic() >= renewals {
-                renewals = clock::monotonic() + FIRST_RENEW;
-                if let Err(error) = self.renew(report) {
-                    eprintln!("kubeboot: {error}");
-                }
-            }
+            self.renew_waiting(watch, &mut renewals, report);
             self.find_servers();
+            if let Err(error) = self.tend_mesh() {
+                eprintln!("kubeboot: {error}");
+            }
             backoff.pause();
         }
         self.heard = clock::monotonic();
@@ -216,8 +293,8 @@ impl<'a> Agent<'a> {
         systemd::status("waiting for the node to be Ready");
         let node = &self.this.node.name;
         let boot = gates::boot_id(self.root);
-        // On a worker the controller-manager is there already.
-        let mut has_block = !self.this.is_control_plane();
+        // In a cluster that a machine joins the controller-manager is there already.
+        let mut has_block = self.this.settings.role != Some(Role::Init);
         let ready = wait::until("the node to be Ready", NODE, RETRY_FIRST, || {
             systemd::alive();
             let words = |error: ApiError| error.to_string();
@@ -240,6 +317,7 @@ impl<'a> Agent<'a> {
             Duty::Enrolment => self.enrolment(),
             Duty::Renewals => self.renew(report),
             Duty::Endpoints => self.endpoints().map(|()| true),
+            Duty::Mesh => self.tend_mesh().map(|()| true),
         }
     }
 
@@ -264,7 +342,14 @@ impl<'a> Agent<'a> {
             _ => self.heard = clock::monotonic(),
         }
         // An answer that names nobody says nothing of where they are: what was known before stays.
-        let Some(record) = found.map_err(|error| error.to_string())? else { return Ok(()) };
+        match found.map_err(|error| error.to_string())? {
+            Some(record) => self.keep_servers(&record),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes down where the API servers are, for the balancer, which follows the file.
+    fn keep_servers(&self, record: &Endpoints) -> Result<(), String> {
         let path = self.root.path(paths::ENDPOINTS);
         match files::ensure(&path, record.text().as_bytes(), 0o644) {
             Ok(false) => {}
@@ -280,7 +365,16 @@ impl<'a> Agent<'a> {
     /// A worker whose API servers have not answered for long asks the control planes themselves: all that it knows may have
     /// gone while it was off.
     fn find_servers(&mut self) {
-        if self.this.is_control_plane() || clock::monotonic().saturating_sub(self.heard) < LOST {
+        if self.this.is_control_plane() {
+            return;
+        }
+        // The mesh may know better, without asking anybody.
+        if let Some(record) = self.mesh.as_mut().and_then(Keeper::new_servers)
+            && let Err(error) = self.keep_servers(&record)
+        {
+            eprintln!("kubeboot: {error}");
+        }
+        if clock::monotonic().saturating_sub(self.heard) < LOST {
             return;
         }
         match renewal::ask_where(self.root, &self.this) {
@@ -290,9 +384,19 @@ impl<'a> Agent<'a> {
         self.heard = clock::monotonic();
     }
 
+    fn tend_mesh(&mut self) -> Result<(), String> {
+        let Some(mesh) = &mut self.mesh else { return Ok(()) };
+        let objects = self.enrolment.as_ref().map(|enrolment| enrolment.objects());
+        let servers = objects.as_ref().map_or(Ok(None), |_| reconcile::api_servers(&self.api));
+        let tended = mesh.tend(servers.as_ref().ok().and_then(Option::as_ref), objects.as_deref());
+        servers.map_err(|error| error.to_string()).and(tended)
+    }
+
     fn add_ons(&self, report: &mut Report) -> Result<bool, ApiError> {
         let start = clock::monotonic();
-        let wanted = addons::wanted(&self.this.settings, renewal::has_name_servers(self.root));
+        let name_servers = renewal::has_name_servers(self.root);
+        let seen = addons::Seen { name_servers, nodes: reconcile::up_to_two_nodes(&self.api)? };
+        let wanted = addons::wanted(&self.this.settings, seen);
         let done = reconcile::add_ons(&self.api, &wanted)?;
         for object in &done.removed {
             println!("removed {object}, which no add-on wants any more");
@@ -349,7 +453,6 @@ mod tests {
     #[test]
     fn a_worker_changes_none_of_the_clusters_objects() {
         let of_a_worker: Vec<Duty> = WORKER.iter().map(|(duty, _)| *duty).collect();
-        assert_eq!(of_a_worker, [Duty::Endpoints, Duty::Renewals]);
-        assert!(CONTROL_PLANE.iter().all(|(duty, _)| *duty != Duty::Endpoints));
+        assert_eq!(of_a_worker, [Duty::Endpoints, Duty::Renewals, Duty::Mesh]);
     }
 }

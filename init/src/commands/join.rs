@@ -1,5 +1,5 @@
-//! `kubeboot join`: makes a machine that was started without a role a worker of a cluster, as if it had been started with
-//! these parameters.
+//! `kubeboot join`: makes a machine that was started without a role a node of a cluster, as if it had been started with
+//! these parameters. Its role is the one that the token is for.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,8 +25,9 @@ const LIMIT: Duration = Duration::from_secs(120);
     kubeboot join 10.0.0.10                                   asks for the token\n  \
     kubeboot join 10.0.0.10 --token-file /root/worker.token   takes it from a file; - is standard input\n  \
     kubeboot join cp-1.example:7440 name=w-1                  with settings (docs/settings.md)\n\n\
-    The token (kb1w-…) is made on a control plane: kubeboot token create. The result is the same as starting the machine\n\
-    with kubeboot.role=worker, kubeboot.token= and kubeboot.join=.")]
+    The token is made on a control plane: kubeboot token create. With a worker's (kb1w-…) the machine becomes a worker,\n\
+    with a control plane's (kb1c-…) a further control plane. The result is the same as starting it with kubeboot.role=,\n\
+    kubeboot.token= and kubeboot.join=.")]
 pub struct Args {
     /// A control plane of the cluster: its name or address, with or without a port
     #[arg(value_name = "ADDR")]
@@ -87,14 +88,14 @@ fn token(console: &mut Console, args: &Args) -> Result<Zeroizing<String>, Exit> 
         let fix = "give a file that holds one token.";
         return sources::token_file(file).map_err(|error| refuse(console, what, error.to_string(), fix));
     }
-    match console.ask("Token (kb1w-…): ") {
+    match console.ask("Token (kb1w-… or kb1c-…): ") {
         Ok(Some(line)) if !line.trim().is_empty() => Ok(Zeroizing::new(line.trim().to_owned())),
         Ok(_) => Err(refuse(console, what, "none was given".to_owned(), "type it, or use --token-file.")),
         Err(error) => Err(refuse(console, what, error.to_string(), "use --token-file.")),
     }
 }
 
-/// Takes `role=worker`, the address, the token and the settings, and starts the unit that acts on them.
+/// Takes the token's role, the address, the token and the settings, and starts the unit that acts on them.
 pub fn join(
     root: &Root,
     console: &mut Console,
@@ -103,15 +104,24 @@ pub fn join(
     settings: &[String],
 ) -> Exit {
     // A token that can be read and is for something else is said here: what can't be read, the reader of settings says.
-    if let Ok(parsed) = Token::parse(&token)
-        && let Err(failure) = Credential::of(Joiner::Worker, parsed)
+    let parsed = Token::parse(&token);
+    let joiner = match &parsed {
+        Ok(Token::Join(token)) => token.joiner(),
+        _ => Joiner::Worker,
+    };
+    if let Ok(parsed) = parsed
+        && let Err(failure) = Credential::of(joiner, parsed)
     {
-        let block = unfit(&failure, Joiner::Worker);
+        let block = unfit(&failure, joiner);
         console.say(|paint| block.text(paint));
         return Exit::BadInput;
     }
+    let role = match joiner {
+        Joiner::Worker => "role=worker",
+        Joiner::ControlPlane => "role=control-plane",
+    };
     let given: Vec<String> =
-        std::iter::once("role=worker".to_owned()).chain(address.map(|address| format!("join={address}"))).collect();
+        std::iter::once(role.to_owned()).chain(address.map(|address| format!("join={address}"))).collect();
     if let Err(exit) = take(root, console, &given, Some(token), settings) {
         return exit;
     }

@@ -11,6 +11,8 @@ mod init;
 mod join;
 mod kubeconfig;
 mod logs;
+mod members;
+mod node;
 mod operator;
 mod os_health;
 mod person;
@@ -74,10 +76,14 @@ enum Command {
     Prompt(prompt::Args),
     /// Show what this machine is and whether it is healthy
     Status(status::Args),
+    /// Show who is in the mesh of the cluster's nodes, and who answers
+    Members(members::Args),
     /// Return this machine to its first boot
     Reset(reset::Args),
     /// Show how long each phase of this boot took
     Timeline(timeline::Args),
+    /// Remove nodes from the cluster
+    Node(node::Args),
     /// Make tokens
     Token(token::Args),
     /// Get an operator's own access for kubectl
@@ -153,8 +159,10 @@ fn run(command: Command, there: &place::There) -> Exit {
         Command::Join(args) => join::run(&args),
         Command::Prompt(args) => prompt::run(&args),
         Command::Status(args) => status::run(&args, there),
+        Command::Members(args) => members::run(&args),
         Command::Reset(args) => reset::run(&args),
         Command::Timeline(args) => timeline::run(&args),
+        Command::Node(args) => node::run(&args),
         Command::Token(args) => token::run(&args, there),
         Command::Slot(args) => slot::run(&args),
         Command::Images(args) => images::run(&args),

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use serde_json::json;
 
 use super::Output;
-use super::boot::{Patience, Situation, Stop, Told, in_force, role};
+use super::boot::{Patience, Situation, Stop, Told, failed, in_force, role};
 use crate::exit::Exit;
 use crate::host::root::Root;
 use crate::kubernetes;
@@ -18,7 +18,8 @@ use crate::words::{Block, Paint};
 #[command(after_help = "Examples:\n  \
     kubeboot plan                          what would change on this machine\n  \
     kubeboot plan --output json | jq .     for programs\n\n\
-    An empty plan means that the machine is as it should be. With --output json the answer is a JSON document in any\n\
+    An empty plan means that the machine is as it should be. Of a machine that joins these are the steps until it has: what a\n\
+    control plane has beside them follows from the keys that it is granted. With --output json the answer is a JSON document in any\n\
     case: {\"error\": …} where no plan can be made.")]
 pub struct Args {
     /// How to answer
@@ -69,7 +70,7 @@ fn made(root: &Root) -> Result<Option<Made>, Stop> {
     let Some(role) = role(&force)? else { return Ok(None) };
     let situation = Situation::gather(root, &mut told, &force, role, Patience::None)?;
     let steps = situation.plan(root).map_err(|why| Stop::damaged(&why))?;
-    let site = situation.site(root, "");
+    let site = situation.site(root, "").map_err(|why| failed(&why))?;
     let steps = steps.into_iter().map(unsaid).collect();
     let renders = kubernetes::renders(&site).into_iter().chain(kubernetes::later(&site));
     let rendered = renders.map(|one| one.path).collect();

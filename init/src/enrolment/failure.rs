@@ -199,10 +199,14 @@ fn token_kind(joiner: Joiner, found: Kind) -> Text {
         Kind::ControlPlane => ("a control plane's", "kb1c"),
         Kind::Worker => ("a worker's", "kb1w"),
     };
-    let (role, wanted) = (role(joiner), if joiner == Joiner::Worker { "kb1w" } else { "kb1c" });
+    let (wanted, create) = match joiner {
+        Joiner::Worker => ("kb1w", "kubeboot token create"),
+        Joiner::ControlPlane => ("kb1c", "kubeboot token create --role control-plane"),
+    };
+    let role = role(joiner);
     text(
         format!("this machine is to be a {role}, and its token is {is} ({prefix}-…)"),
-        &[&format!("give it a token that begins with {wanted}-, from kubeboot token create, or the other role")],
+        &[&format!("give it a token that begins with {wanted}-, from {create}, or the other role")],
     )
 }
 

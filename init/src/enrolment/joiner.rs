@@ -207,7 +207,7 @@ impl<'a> Joiner<'a> {
 
     /// Whether the certificates are for this machine's keys, say what they should, and come from the given authorities.
     fn certificates(&self, now: Unix, grant: &Grant) -> Result<(), String> {
-        let expected = profile::of_every_node(&self.machine.name, self.machine.address);
+        let expected = profile::of_every_node(&self.machine.name, self.machine.address, &self.node.public());
         for (((leaf, request), pem), asked) in expected.into_iter().zip(&grant.certificates).zip(&self.machine.requests)
         {
             let wrong = |why: String| format!("{leaf}: {why}");

@@ -40,7 +40,7 @@ use std::time::Duration;
 use crate::certificates::check;
 use crate::token::SigningKey;
 
-/// TCP: enrolment and operators. TCP and UDP: the mesh.
+/// TCP: enrolment and operators. The mesh has the same port by UDP ([`crate::mesh::PORT`]).
 pub const PORT: u16 = 7440;
 /// How long a side waits for the other's next message.
 pub const PATIENCE: Duration = Duration::from_secs(10);

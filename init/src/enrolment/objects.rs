@@ -16,7 +16,7 @@ use crate::token::{Joiner, SECRET, fingerprint};
 
 /// Where they are.
 pub const NAMESPACE: &str = "kubeboot-system";
-/// Label: what an object is, [`TOKEN`] or [`NODE`].
+/// Label: what an object is, [`TOKEN`], [`NODE`] or [`REMOVED`].
 pub const KIND: &str = "kubeboot.local/kind";
 /// Label of a node: its node key's fingerprint.
 pub const KEY: &str = "kubeboot.local/node-key";
@@ -28,6 +28,11 @@ pub const ROLE: &str = "kubeboot.local/role";
 pub const TOKEN: &str = "token";
 /// [`KIND`] of nodes.
 pub const NODE: &str = "node";
+
+/// [`KIND`] of removals.
+pub const REMOVED: &str = "removed";
+/// What the name of a removal's object begins with; the node key's fingerprint follows.
+pub const REMOVED_PREFIX: &str = "removed-";
 
 /// A token's object.
 pub fn token_name(id: &[u8; SECRET]) -> String {
@@ -41,7 +46,21 @@ pub fn node_name(node: &str) -> String {
 
 /// The object that says that a node key was removed from the cluster. What is in it does not matter.
 pub fn removed_name(key: &[u8; 32]) -> String {
-    format!("removed-{}", key_label(key))
+    format!("{REMOVED_PREFIX}{}", key_label(key))
+}
+
+/// The object itself, for people too: which node it was, and when it was removed.
+pub fn removal(node: &NodeRecord, now: Unix) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": removed_name(&node.key),
+            "namespace": NAMESPACE,
+            "labels": {KIND: REMOVED, ROLE: role_text(node.role)},
+        },
+        "data": {"name": node.name, "role": role_text(node.role), "removed": moment(now)},
+    })
 }
 
 /// A node key as a label's value.
@@ -60,6 +79,11 @@ pub fn address_label(address: IpAddr) -> String {
 /// Bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whose node key an object says is removed: its fingerprint. None if its name is not what [`removed_name`] makes.
+pub fn removed(object: &Value) -> Option<[u8; SECRET]> {
+    Data::of(object).object_name().strip_prefix(REMOVED_PREFIX).and_then(unhex)
 }
 
 /// A role as objects and commands write it.
@@ -242,7 +266,8 @@ impl NodeObject {
     }
 }
 
-fn unhex(text: &str) -> Option<[u8; SECRET]> {
+/// A fingerprint or a token's id from what [`hex`] makes of it.
+pub fn unhex(text: &str) -> Option<[u8; SECRET]> {
     let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit()) && text.len() == 2 * SECRET;
     u128::from_str_radix(text, 16).ok().filter(|_| digits).map(u128::to_be_bytes)
 }

@@ -313,7 +313,7 @@ impl<'a> Server<'a> {
         asked.verified = Some(verified);
         let admission = decide(&self.setup.site, now, asked.purpose, &asked.ask, verified, &found)?;
         let ask = &asked.ask;
-        let issues = signing_request::check_node(&ask.requests, &ask.name, ask.address)
+        let issues = signing_request::check_node(&ask.requests, &ask.name, ask.address, &ask.node_key)
             .map_err(Reason::Request)?
             .into_iter()
             .map(|(leaf, request, spki)| Issue { leaf, request, spki })

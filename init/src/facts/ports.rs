@@ -27,6 +27,7 @@ pub const WATCHED: &[Port] = &[
     port(2381, "etcd", true),
     port(6443, "kube-apiserver", true),
     port(7440, "kubeboot-agent", true),
+    port(7441, "kubeboot-agent", false),
     port(10248, "kubelet", false),
     port(10249, "kube-proxy", false),
     port(10250, "kubelet", false),
@@ -88,7 +89,7 @@ mod tests {
     #[test]
     fn workers_need_only_the_node_ports() {
         let of = |role| WATCHED.iter().filter(|port| port.concerns(role)).map(|port| port.number).collect::<Vec<_>>();
-        assert_eq!(of(Role::Worker), [10248, 10249, 10250, 10256]);
+        assert_eq!(of(Role::Worker), [7441, 10248, 10249, 10250, 10256]);
         assert_eq!(of(Role::Init).len(), WATCHED.len());
         assert_eq!(of(Role::Init), of(Role::ControlPlane));
     }

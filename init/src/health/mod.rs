@@ -3,6 +3,7 @@
 //! Every gate says what it observed, passing or not, so that `kubeboot status` shows numbers and names, not just
 //! colours.
 
+pub mod control_planes;
 pub mod dns;
 mod seen;
 

@@ -4,7 +4,7 @@
 mod check;
 mod files;
 mod pipe;
-mod sockets;
+pub(super) mod sockets;
 mod table;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -9,12 +9,14 @@ use zeroize::Zeroizing;
 use super::batch::Batch;
 use super::joining::Granted;
 use super::keys::{self, KeyError, Signer};
+use super::mesh::disk;
 use super::root::Root;
 use super::{clock, files, random};
 use crate::certificates::{Authority, Form, Leaf, Unix, check};
 use crate::enrolment::objects::FoundingTokens;
 use crate::facts::EARLIEST;
 use crate::kubernetes::{encryption, kubeconfig};
+use crate::mesh::stored;
 use crate::paths;
 use crate::plan::Step;
 use crate::plan::founder::{SERVICE_ACCOUNT_KEY, SERVICE_ACCOUNT_PUBLIC_KEY};
@@ -140,7 +142,10 @@ impl<'a> Executor<'a> {
             Step::Join { .. } => {
                 let granted = self.granted()?;
                 self.stage(paths::CLUSTER, granted.enrolled.cluster.text().as_bytes(), 0o600)?;
-                self.take(granted, &Leaf::OF_EVERY_NODE)
+                self.take_keys(granted)?;
+                // A control plane issues its own by the keys that it was just given.
+                let leaves = if granted.enrolled.grant.keys.is_empty() { &Leaf::OF_EVERY_NODE[..] } else { &[] };
+                self.take(granted, leaves)
             }
             Step::Return { leaves, .. } => self.take(self.granted()?, leaves),
             Step::Freeze { .. } => {
@@ -155,7 +160,8 @@ impl<'a> Executor<'a> {
         self.granted.ok_or_else(|| Reason::State("no control plane was asked".to_owned()))
     }
 
-    /// Stages what a control plane has granted: authorities, API servers, and of the certificates `leaves`.
+    /// Stages what a control plane has granted: authorities, API servers, the mesh key if it is newer than the one that is
+    /// there, and of the certificates `leaves`.
     fn take(&mut self, granted: &Granted, leaves: &[Leaf]) -> Result<(), Reason> {
         let grant = &granted.enrolled.grant;
         for (authority, certificate) in &grant.authorities {
@@ -163,12 +169,20 @@ impl<'a> Executor<'a> {
         }
         let endpoints = Endpoints::of(grant.endpoints.iter().copied());
         self.stage(paths::ENDPOINTS, endpoints.text().as_bytes(), 0o644)?;
+        if disk::lacks_mesh_key(self.root, &grant.mesh_key) {
+            self.stage(paths::MESH_KEY, &stored::key_bytes(&grant.mesh_key), 0o600)?;
+        }
         let pairs = Leaf::OF_EVERY_NODE.into_iter().zip(&grant.certificates).zip(&granted.keys);
         for ((leaf, certificate), key) in pairs.filter(|((leaf, _), _)| leaves.contains(leaf)) {
             let pair = keys::Pair { public: certificate.clone(), key: key.clone() };
             self.keep(leaf, Authority::Cluster, &pair)?;
         }
         Ok(())
+    }
+
+    /// Stages the secrets that every control plane holds: a worker is granted none.
+    fn take_keys(&mut self, granted: &Granted) -> Result<(), Reason> {
+        granted.enrolled.grant.keys.iter().try_for_each(|(key, secret)| self.stage(key.path(), secret, 0o600))
     }
 
     fn directory(&self, path: &str, mode: u32) -> Result<(), Reason> {

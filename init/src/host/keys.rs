@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::random;
 use crate::certificates::expiry::Validity;
+use crate::certificates::profile::UID;
 use crate::certificates::{Authority, Purpose, Request, San, Unix};
 use crate::enrolment::{Keys, Sign};
 
@@ -52,7 +53,9 @@ pub fn authority(which: Authority, now: Unix, image: Unix) -> Result<(Pair, Sign
     let failed = failed("make a certificate authority");
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(&failed)?;
     let validity = Validity::of_authority(now, Authority::LIFETIME, image);
-    let mut params = parameters(validity, which.common_name(), &[]);
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, which.common_name());
+    let mut params = parameters(validity, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&key).map_err(&failed)?.pem();
@@ -99,7 +102,7 @@ impl Signer {
         let failed = failed("sign a certificate");
         let mut validity = Validity::starting(now, request.lifetime);
         validity.not_before = validity.not_before.max(self.validity_floor);
-        let mut params = parameters(validity, &request.common_name, &request.organizations);
+        let mut params = parameters(validity, subject(request));
         params.subject_alt_names = request.names.iter().map(san).collect::<Result<_, _>>().map_err(&failed)?;
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -129,7 +132,7 @@ pub fn signing_request(request: &Request) -> Result<(Vec<u8>, Zeroizing<String>)
     let failed = failed("make a certificate request");
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(&failed)?;
     let mut params = CertificateParams::default();
-    params.distinguished_name = subject(request.common_name.as_str(), &request.organizations);
+    params.distinguished_name = subject(request);
     params.subject_alt_names = request.names.iter().map(san).collect::<Result<_, _>>().map_err(&failed)?;
     let der = params.serialize_request(&key).map_err(&failed)?.der().to_vec();
     Ok((der, Zeroizing::new(key.serialize_pem())))
@@ -165,6 +168,16 @@ pub fn ed25519() -> Result<Zeroizing<String>, KeyError> {
     Ok(pem)
 }
 
+/// A private key (PKCS#8) as its file has it, DER.
+///
+/// # Errors
+/// The file is no PEM.
+pub fn der(pem: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let bad = |reason: String| KeyError { operation: "read a key".to_owned(), reason };
+    let (_, block) = x509_parser::pem::parse_x509_pem(pem).map_err(|error| bad(error.to_string()))?;
+    Ok(Zeroizing::new(block.contents))
+}
+
 /// An Ed25519 key that can sign: the cluster's identity key, or a node's. No `Debug`: it holds a secret.
 pub struct Ed25519(Ed25519KeyPair);
 
@@ -175,8 +188,7 @@ impl Ed25519 {
     /// It can't be parsed.
     pub fn load(pem: &[u8]) -> Result<Self, KeyError> {
         let bad = |reason: String| KeyError { operation: "read an Ed25519 key".to_owned(), reason };
-        let (_, block) = x509_parser::pem::parse_x509_pem(pem).map_err(|error| bad(error.to_string()))?;
-        let der = Zeroizing::new(block.contents);
+        let der = der(pem)?;
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map_err(|error| bad(error.to_string()))?;
         Ok(Ed25519(pair))
     }
@@ -194,23 +206,26 @@ impl Sign for Ed25519 {
 
 impl Keys for Ed25519 {}
 
-fn parameters(validity: Validity, common_name: &str, organizations: &[String]) -> CertificateParams {
+fn parameters(validity: Validity, subject: DistinguishedName) -> CertificateParams {
     let moment = |unix| date_time_ymd(1970, 1, 1) + Duration::from_secs(unix);
     let mut params = CertificateParams::default();
     params.not_before = moment(validity.not_before);
     params.not_after = moment(validity.not_after);
     params.serial_number = Some(serial());
-    params.distinguished_name = subject(common_name, organizations);
+    params.distinguished_name = subject;
     params
 }
 
 /// An RFC 4514 reader expects organization before common name, as Go and OpenSSL write them.
-fn subject(common_name: &str, organizations: &[String]) -> DistinguishedName {
+fn subject(request: &Request) -> DistinguishedName {
     let mut name = DistinguishedName::new();
-    for organization in organizations {
+    for organization in &request.organizations {
         name.push(DnType::OrganizationName, organization.as_str());
     }
-    name.push(DnType::CommonName, common_name);
+    if let Some(uid) = &request.uid {
+        name.push(DnType::CustomDnType(UID.into()), uid.as_str());
+    }
+    name.push(DnType::CommonName, request.common_name.as_str());
     name
 }
 
@@ -317,7 +332,7 @@ mod tests {
     #[test]
     fn a_request_asks_for_exactly_what_the_profile_has_and_its_key_is_its_own() {
         use crate::certificates::{profile, signing_request as rules};
-        for (leaf, request) in profile::of_every_node("one", "2001:db8::10".parse().unwrap()) {
+        for (leaf, request) in profile::of_every_node("one", "2001:db8::10".parse().unwrap(), &[7; 32]) {
             let (der, key) = signing_request(&request).unwrap();
             let spki = rules::check(&der, &request).unwrap_or_else(|why| panic!("{leaf}: {why}"));
             assert!(spki.ends_with(&check::public_half(key.as_bytes()).unwrap()), "{leaf}");

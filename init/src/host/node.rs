@@ -3,8 +3,9 @@
 use serde::de::DeserializeOwned;
 
 use super::api::{Api, ApiError};
-use super::files;
 use super::root::Root;
+use super::{etcd, files};
+use crate::etcd::Membership;
 use crate::health::Expected;
 use crate::kubernetes::{self, kubeconfig, static_pods};
 use crate::paths;
@@ -27,6 +28,8 @@ pub struct ThisNode {
     pub node: Node,
     /// Its cluster.
     pub cluster: Cluster,
+    /// Of a control plane that joined: which member of etcd's it is.
+    pub membership: Option<Membership>,
     /// The release that runs.
     pub seat: SeatFacts,
 }
@@ -48,6 +51,7 @@ impl ThisNode {
             settings,
             node: Node::parse(&read(root, paths::NODE)?).map_err(|why| damaged_file(paths::NODE, &why))?,
             cluster: Cluster::parse(&read(root, paths::CLUSTER)?).map_err(|why| damaged_file(paths::CLUSTER, &why))?,
+            membership: etcd::membership(root)?,
             seat: seat(root)?,
         })
     }

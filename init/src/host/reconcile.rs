@@ -53,6 +53,15 @@ pub fn add_ons(api: &Api, wanted: &[AddOn]) -> Result<Applied, ApiError> {
     Ok(done)
 }
 
+/// How many nodes the cluster has, if no more than two.
+///
+/// # Errors
+/// The call.
+pub fn up_to_two_nodes(api: &Api) -> Result<usize, ApiError> {
+    let nodes = api.get("/api/v1/nodes?limit=2")?;
+    Ok(nodes.get("items").and_then(Value::as_array).map_or(0, Vec::len))
+}
+
 /// Sets the node's labels, once the kubelet has registered it. False when it has not yet.
 ///
 /// # Errors

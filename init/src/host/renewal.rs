@@ -10,7 +10,9 @@ use super::root::Root;
 use super::{clock, worker};
 use crate::certificates::Leaf;
 use crate::certificates::expiry::Listed;
+use crate::enrolment::seeking::Host;
 use crate::kubernetes::{Site, static_pods};
+use crate::mesh::MeshKey;
 use crate::plan::worker::{When, plan, split};
 use crate::plan::{Founder, Step, Worker};
 use crate::timeline::What;
@@ -67,7 +69,8 @@ fn renew_worker(root: &Root, this: &ThisNode) -> Result<Renewed, String> {
     let failed = |error: Failed| error.to_string();
     worker::act(root, before, None, |_, _| {}).map_err(failed)?;
     if !after.is_empty() {
-        worker::act(root, after, Some(&come_back(root, this)?), |_, _| {}).map_err(failed)?;
+        worker::act(root, after, Some(&come_back(root, this, known_hosts(root, &this.settings.join))?), |_, _| {})
+            .map_err(failed)?;
     }
     let kubelet =
         steps.iter().any(|step| matches!(step, Step::Return { leaves, .. } if leaves.contains(&Leaf::KubeletClient)));
@@ -82,14 +85,21 @@ pub fn ask_where(root: &Root, this: &ThisNode) -> Result<(), String> {
     let _lock = founder::lock(root).map_err(|error| Unfinished::Lock(error).to_string())?;
     let because = "no API server answers where they were".to_owned();
     let steps = [Step::Return { leaves: Vec::new(), because }, Step::Flush];
-    let granted = come_back(root, this)?;
+    let granted = come_back(root, this, known_hosts(root, &this.settings.join))?;
     worker::act(root, &steps, Some(&granted), |_, _| {}).map_err(|error| error.to_string())
 }
 
+/// Asks one of these control planes for the newest mesh key: for one of them that was away while it was replaced.
+///
+/// # Errors
+/// In words; nothing was changed.
+pub fn mesh_key(root: &Root, this: &ThisNode, hosts: Vec<Host>) -> Result<MeshKey, String> {
+    come_back(root, this, hosts).map(|granted| granted.enrolled.grant.mesh_key)
+}
+
 /// What a control plane gives this node again, asked once by its node key.
-fn come_back(root: &Root, this: &ThisNode) -> Result<Granted, String> {
+fn come_back(root: &Root, this: &ThisNode, hosts: Vec<Host>) -> Result<Granted, String> {
     let release = this.seat.version.parse().map_err(|error: crate::release::VersionError| error.to_string())?;
-    let hosts = known_hosts(root, &this.settings.join);
     let by = By::NodeKey(this.cluster.clone());
     let asker = Asker::new(root, by, &this.node, release, hosts, this.frozen.clone())?;
     asker.ask_once().map_err(|block| block.line())
@@ -124,11 +134,21 @@ pub fn static_pods(root: &Root, this: &ThisNode) -> Result<Vec<String>, String> 
     founder::render(root, &site, &manifests)
 }
 
+/// Renders the static pods that the API server is made of, and returns the manifests that were written.
+///
+/// # Errors
+/// In words: the file, and what the system said.
+pub fn first_pods(root: &Root, this: &ThisNode) -> Result<Vec<String>, String> {
+    let site = site(root, this);
+    founder::render(root, &site, &static_pods::first(&site))
+}
+
 fn site<'a>(root: &Root, this: &'a ThisNode) -> Site<'a> {
     Site {
         settings: &this.settings,
         node: &this.node,
         cluster: &this.cluster.id,
+        membership: this.membership.clone(),
         // Static pods use the host's network: no interface's MTU is in their manifests.
         mtu: 0,
         host_authorities: founder::host_authorities(root),

@@ -17,6 +17,7 @@ pub mod yaml;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::etcd::Membership;
 use crate::plan::record::Node;
 use crate::settings::{Role, Settings};
 
@@ -36,6 +37,8 @@ pub struct Site<'a> {
     pub node: &'a Node,
     /// The cluster's id, 32 hexadecimal digits.
     pub cluster: &'a str,
+    /// Of a control plane that joined: which member of etcd's it is.
+    pub membership: Option<Membership>,
     /// MTU of the interface that has the node's address, in bytes.
     pub mtu: u32,
     /// Whether the machine has a directory of certificate authorities, `/etc/ssl/certs`.
@@ -131,6 +134,11 @@ impl Site<'_> {
         self.settings.role != Some(Role::Worker)
     }
 
+    /// Whether an API server can serve here: not beside a member of etcd's that has no vote yet, which answers nobody.
+    pub fn has_api_server(&self) -> bool {
+        self.is_control_plane() && self.membership.as_ref().is_none_or(|membership| membership.voter)
+    }
+
     /// The address of the cluster's DNS Service: the tenth of the Services' block.
     pub fn dns(&self) -> IpAddr {
         let block = self.settings.cluster.service_cidr;
@@ -169,6 +177,7 @@ pub(crate) mod sample {
             settings,
             node,
             cluster: "00112233445566778899aabbccddeeff",
+            membership: None,
             mtu: 1500,
             host_authorities: true,
             inputs: static_pods::NAMES.into_iter().map(|name| (name, "0123456789abcdef".to_owned())).collect(),

@@ -53,7 +53,7 @@ pub struct Announcement {
     pub generation: u32,
     /// Random, anew for each process and generation.
     pub salt: [u8; 16],
-    /// Where it listens, UDP and TCP.
+    /// Where it takes packets, by UDP; streams by TCP at [`super::stream_address`].
     pub address: SocketAddr,
     /// Whether it says that it is a control plane.
     pub control_plane: bool,

@@ -14,10 +14,15 @@ pub mod keys;
 mod machine;
 pub mod members;
 pub mod packet;
+pub mod publish;
 mod random;
 pub mod record;
+pub mod rekeying;
+pub mod returning;
 pub mod store;
+pub mod stored;
 pub mod sync;
+pub mod view;
 mod wire;
 
 use std::net::SocketAddr;
@@ -33,6 +38,16 @@ pub use record::{Record, Refused};
 pub use wire::Malformed;
 
 use crate::certificates::check;
+
+/// UDP: the mesh's packets.
+pub const PORT: u16 = crate::enrolment::PORT;
+/// TCP: the mesh's streams, beside enrolment's port.
+pub const STREAM_PORT: u16 = PORT + 1;
+
+/// Where a node takes streams that takes packets there: at the next port.
+pub fn stream_address(packets: SocketAddr) -> SocketAddr {
+    SocketAddr::new(packets.ip(), packets.port().saturating_add(1))
+}
 
 /// Microseconds of a clock that only rises. What is passed in may start anywhere.
 pub type Time = u64;

@@ -316,3 +316,59 @@ proptest! {
         }
     }
 }
+
+/// Anybody can make a node key, and so open a stream.
+#[test]
+fn a_stranger_on_a_stream_gets_nothing_and_brings_only_what_was_signed() {
+    let node = signer(1);
+    let sign = signer(1);
+    let setup = Setup {
+        cluster: CLUSTER,
+        node: Node {
+            key: node.public(),
+            address: SocketAddr::from(([10, 0, 0, 1], 7440)),
+            control_plane: false,
+            name: "node-1".into(),
+        },
+        generation: 1,
+        seed: [1; 32],
+        key: key(2),
+        sign: Box::new(move |message| sign.sign(message)),
+        verifier: Box::new(Authority { cluster: CLUSTER, identity: signer(9).public() }),
+        records: Vec::new(),
+    };
+    let mut mesh = Mesh::new(0, setup).expect("a good name");
+    let (stream, peer) = (StreamId(1), NodeId::of(&signer(2).public()));
+    let announced = announcement(3, 1, 3).bytes();
+    mesh.handle(0, Event::Accepted { stream, peer });
+    let mut answer = |message: &sync::Message<'_>| {
+        let actions = mesh.handle(0, Event::Message { stream, bytes: &message.bytes() });
+        let said = actions.into_iter().find_map(|action| match action {
+            Action::Transmit { bytes, .. } => Some(bytes),
+            _ => None,
+        });
+        (said, mesh.members().known())
+    };
+    let (members, records) = (Box::new([1; members::PARTS]), Box::new([1; store::PARTS]));
+    let (said, _) = answer(&sync::Message::Summary(sync::Summary { key_epoch: 0, members, records }));
+    let said = said.expect("a page");
+    let Ok(sync::Message::Versions(page)) = sync::Message::parse(&said) else { panic!("expected a page") };
+    assert!(page.members.is_empty() && page.records.is_empty() && page.done);
+    let news = vec![Update::Full { incarnation: 0, state: State::Alive, announcement: &announced }];
+    let exchange = sync::Exchange { news, members: vec![signer_handle(1)], records: Vec::new(), key: None };
+    let (said, known) = answer(&sync::Message::Exchange(exchange));
+    let said = said.expect("an answer");
+    let Ok(sync::Message::Exchange(given)) = sync::Message::parse(&said) else { panic!("expected an exchange") };
+    assert!(given.news.is_empty() && given.key.is_none());
+    assert_eq!(known, 1, "whom a stranger names is no member");
+    for (number, closed) in [(2, 0), (3, 0), (4, 0), (5, 1)] {
+        let (stream, peer) = (StreamId(number), NodeId([number as u8; 16]));
+        let actions = mesh.handle(0, Event::Accepted { stream, peer });
+        let ends = |action: &&Action| matches!(action, Action::Close(id) if *id == stream);
+        assert_eq!(actions.iter().filter(ends).count(), closed, "strangers leave room for members");
+    }
+}
+
+fn signer_handle(number: u8) -> Handle {
+    NodeId::of(&signer(number).public()).handle()
+}

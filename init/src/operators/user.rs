@@ -279,6 +279,7 @@ fn client(common_name: String, organizations: Vec<String>, lifetime: u64) -> Req
         names: Vec::new(),
         purpose: Purpose::Client,
         lifetime,
+        uid: None,
     }
 }
 

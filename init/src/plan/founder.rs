@@ -70,7 +70,7 @@ const ORDER: &[Part] = &[
 ];
 
 /// Beside those of every node.
-const DIRECTORIES: &[parts::Directory] = &[
+pub(super) const DIRECTORIES: &[parts::Directory] = &[
     ("/var/log", 0o755, false),
     (crate::certificates::operators::DIRECTORY, 0o755, true),
     ("/etc/kubernetes/pki/etcd", 0o755, true),

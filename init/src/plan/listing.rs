@@ -7,7 +7,7 @@ use crate::kubernetes::{self, kubeconfig};
 use super::founder::Founder;
 use super::sight::Sight;
 use super::state;
-use super::worker::{AUTHORITIES, Worker};
+use super::worker::AUTHORITIES;
 
 /// Every certificate: the authorities', the node's, the operators'.
 pub fn certificates(founder: &Founder, sight: &Sight, now: Unix) -> Vec<Listed> {
@@ -24,9 +24,9 @@ pub fn certificates(founder: &Founder, sight: &Sight, now: Unix) -> Vec<Listed> 
 }
 
 /// A worker's certificates: those of the authorities that it knows, and the node's.
-pub fn certificates_of_worker(worker: &Worker, sight: &Sight, now: Unix) -> Vec<Listed> {
+pub fn certificates_of_worker(sight: &Sight, now: Unix) -> Vec<Listed> {
     let authorities = AUTHORITIES.into_iter().map(|authority| known(authority, sight, now));
-    let leaves = worker.leaves().into_iter().map(|(leaf, _)| {
+    let leaves = Leaf::OF_EVERY_NODE.into_iter().map(|leaf| {
         let path = leaf.form().certificate();
         listed(leaf.name(), path, state::file(sight, path).and_then(check::inspect), false, now)
     });

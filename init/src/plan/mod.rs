@@ -3,6 +3,7 @@
 //! Every boot makes a plan by the same path. A plan holds only what outlives a power-off; what goes at power-off is
 //! rendered anew at each boot (`kubernetes::renders`). On a finished machine the plan is empty.
 
+pub mod control_plane;
 pub mod founder;
 mod listing;
 mod parts;
@@ -253,6 +254,9 @@ impl Damaged {
             Damaged::EtcdGone { .. } => {
                 vec![
                     format!("restore {} from a snapshot or a backup and restart the machine,", paths::ETCD_DATA),
+                    "or, where other control planes live: kubeboot node remove NAME on one of them, then here kubeboot \
+                     reset, and join anew;"
+                        .to_owned(),
                     "or give the cluster up with: kubeboot reset".to_owned(),
                 ]
             }

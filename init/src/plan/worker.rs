@@ -71,17 +71,17 @@ impl Worker {
         let mut files: Vec<String> =
             [paths::CLUSTER, paths::NODE, paths::NODE_KEY, paths::ENDPOINTS, paths::FROZEN].map(str::to_owned).into();
         files.extend(AUTHORITIES.map(|authority| authority.certificate().to_owned()));
-        files.extend(self.leaves().iter().flat_map(|(leaf, _)| leaf.form().paths()).map(str::to_owned));
+        files.extend(Leaf::OF_EVERY_NODE.iter().flat_map(|leaf| leaf.form().paths()).map(str::to_owned));
         files.extend(kubeconfigs().into_iter().map(|(path, _)| path.to_owned()));
         parts::add_strays(&mut files);
         files.extend(parts::directory_paths(&[]));
         files
     }
 
-    /// The certificates that this node has, and what they say. Which of them its services use is the cluster's choice,
-    /// which a machine learns with them: it has all.
-    pub fn leaves(&self) -> [(Leaf, Request); 4] {
-        of_every_node(&self.node.name, self.node.address)
+    /// The certificates that this node has, and what they say for its node key. Which of them its services use is the
+    /// cluster's choice, which a machine learns with them: it has all.
+    pub fn leaves(&self, key: &[u8; 32]) -> [(Leaf, Request); 4] {
+        of_every_node(&self.node.name, self.node.address, key)
     }
 }
 
@@ -100,17 +100,36 @@ pub fn joined(sight: &Sight) -> bool {
 /// # Errors
 /// [`Damaged`]: something that a node can't get again is missing or damaged.
 pub fn plan(worker: &Worker, sight: &Sight, now: Unix, when: When) -> Result<Vec<Step>, Damaged> {
+    plan_for(worker, sight, now, when, &Beside { directories: &[], kubeconfigs: &kubeconfigs() })
+}
+
+/// What goes beside that which every machine that joins has.
+pub(super) struct Beside<'a> {
+    /// Further directories.
+    pub(super) directories: &'a [parts::Directory],
+    /// Kubeconfigs that refer to files, with their contents.
+    pub(super) kubeconfigs: &'a [(&'static str, String)],
+}
+
+/// The plan of a machine that joins, whatever as.
+pub(super) fn plan_for(
+    worker: &Worker,
+    sight: &Sight,
+    now: Unix,
+    when: When,
+    beside: &Beside<'_>,
+) -> Result<Vec<Step>, Damaged> {
     let found = Found { worker, sight, now, joined: joined(sight) };
     let mut steps = Vec::new();
     let mut flushed = 0;
     for part in ORDER {
         match part {
             Part::Strays => steps.extend(parts::strays(sight)),
-            Part::Directories => steps.extend(parts::directories(sight, &[])),
+            Part::Directories => steps.extend(parts::directories(sight, beside.directories)),
             Part::Node => steps.extend(found.node()?),
             Part::Key => steps.extend(found.key()?),
             Part::Enrolment => steps.extend(found.enrolment(when)?),
-            Part::Kubeconfigs => steps.extend(parts::kubeconfigs(sight, kubeconfigs())),
+            Part::Kubeconfigs => steps.extend(parts::kubeconfigs(sight, beside.kubeconfigs.to_vec())),
             Part::Freeze => steps.extend(found.freeze()),
             Part::Flush if steps.len() > flushed => steps.push(Step::Flush),
             Part::Flush => {}
@@ -199,7 +218,10 @@ impl Found<'_> {
     /// Certificates that are not what they should be. Without its authority none can be judged.
     fn faults(&self, when: When) -> Result<Vec<(Leaf, Fault)>, Damaged> {
         let mut faults = Vec::new();
-        for (leaf, request) in self.worker.leaves() {
+        let key = state::file(self.sight, paths::NODE_KEY).and_then(check::ed25519_public_half).ok();
+        // A node without its key went no further than that.
+        let key: [u8; 32] = key.and_then(|key| key.try_into().ok()).unwrap_or_default();
+        for (leaf, request) in self.worker.leaves(&key) {
             let verdict = match self.authority(request.authority)? {
                 Ok(authority) => state::leaf(self.sight, leaf, &request, &authority, "", self.now),
                 Err(fault) => Err(fault),

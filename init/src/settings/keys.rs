@@ -43,17 +43,18 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "role",
         shape: Shape::One,
-        expected: "init or worker",
+        expected: "init, control-plane or worker",
         default: "none: the console asks",
-        doc: "What the machine becomes: `init` founds a cluster and is its first control plane, `worker` joins one.",
+        doc: "What the machine becomes: `init` founds a cluster and is its first control plane, `control-plane` joins one as a further \
+              control plane, `worker` joins one.",
         example: "init",
     },
     Key {
         name: TOKEN,
         shape: Shape::One,
         expected: "a token such as kb1s-…",
-        default: "the founder makes a seed and shows it once on the console; a worker needs one",
-        doc: "The founder's seed (kb1s-…), or a worker's join token (kb1w-…). Secret: a systemd credential is the best place for \
+        default: "the founder makes a seed and shows it once on the console; a machine that joins needs one",
+        doc: "The founder's seed (kb1s-…), or the join token of a worker (kb1w-…) or control plane (kb1c-…). Secret: a systemd credential is the best place for \
               it, because pods can read the kernel command line.",
         example: "(make one with `kubeboot token generate`)",
     },

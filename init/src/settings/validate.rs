@@ -197,10 +197,7 @@ impl Judge {
         match self.one("role")?.as_str() {
             "init" => Some(Role::Init),
             "worker" => Some(Role::Worker),
-            known @ "control-plane" => {
-                self.wrong("role", known, "init or worker: this release joins workers only");
-                None
-            }
+            "control-plane" => Some(Role::ControlPlane),
             other => {
                 self.wrong("role", other, Self::expected("role"));
                 None

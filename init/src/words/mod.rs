@@ -1,6 +1,7 @@
 //! What the console says. Pure: texts from values; `host::console` shows them.
 
 mod block;
+pub mod members;
 pub mod table;
 pub mod tokens;
 mod welcome;

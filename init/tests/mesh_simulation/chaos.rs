@@ -147,7 +147,8 @@ impl Chaos {
     }
 
     /// Who has an old key, and neither remembers anybody with the newest nor is remembered, gets it by enrolment: the
-    /// host's part. Everybody else has to get it by the mesh.
+    /// host's part. So does who heard of a newer key from somebody who does not know it. Everybody else has to get it by
+    /// the mesh.
     fn enrol_the_forgotten(&mut self) {
         let newest = self.world.signers.newest_key.epoch;
         for machine in 0..self.world.machines.len() {
@@ -161,7 +162,8 @@ impl Chaos {
                 |at: usize| machines[at].process.as_ref().is_some_and(|process| process.mesh.key_epoch() == newest);
             let mut with = (0..machines.len()).filter(|at| machines[*at].is_up() && has(*at));
             let forgotten = !with.any(|other| knows(machine, other) || knows(other, machine));
-            if machines[machine].is_up() && !has(machine) && forgotten {
+            let told = machines[machine].process.as_ref().is_some_and(|process| process.mesh.is_behind());
+            if machines[machine].is_up() && !has(machine) && (forgotten || told) {
                 self.tell(format!("machine {machine} enrols again"));
                 self.world.stop(machine);
                 self.enrol_again(machine);
@@ -387,7 +389,7 @@ impl Chaos {
         while agree.is_err() && self.world.now < began + 180 * SECOND {
             self.world.run_until(self.world.now + SECOND);
             agree = all_agree(&self.world.machines, newest);
-            if self.world.now - began == 60 * SECOND {
+            if (self.world.now - began).is_multiple_of(60 * SECOND) {
                 self.enrol_the_forgotten();
             }
         }

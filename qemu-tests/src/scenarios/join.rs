@@ -28,8 +28,8 @@ const LIMIT: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// The two machines' names, which are their nodes' too.
-const FOUNDER: &str = "founder";
-const WORKER: &str = "worker";
+pub(super) const FOUNDER: &str = "founder";
+pub(super) const WORKER: &str = "worker";
 
 fn a_worker_joins(stage: &mut Stage) -> Result<()> {
     let tokens = Tokens::new(stage);
@@ -77,23 +77,25 @@ fn boot_of(kubectl: &Kubectl, node: &str) -> Result<String> {
 }
 
 /// Everything that a cluster needs of secrets, made beforehand and offline.
-struct Tokens {
+pub(super) struct Tokens {
     seed: String,
     worker: String,
+    control_plane: String,
 }
 
 impl Tokens {
-    fn new(stage: &mut Stage) -> Self {
+    pub(super) fn new(stage: &mut Stage) -> Self {
         let random = [stage.random.bits(), stage.random.bits()].map(u64::to_be_bytes).concat();
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&random);
         let seed = Seed::new(bytes);
-        let worker = seed.join_token(Joiner::Worker).text().to_string();
-        Self { seed: seed.text().to_string(), worker }
+        let of = |joiner| seed.join_token(joiner).text().to_string();
+        let (worker, control_plane) = (of(Joiner::Worker), of(Joiner::ControlPlane));
+        Self { seed: seed.text().to_string(), worker, control_plane }
     }
 }
 
-fn founder_of(stage: &Stage, tokens: &Tokens, images: &Volume) -> Result<Spec> {
+pub(super) fn founder_of(stage: &Stage, tokens: &Tokens, images: &Volume) -> Result<Spec> {
     let disk = stage.disk_of(FOUNDER)?;
     let mut spec = stage.founder(&disk);
     spec.name = FOUNDER.into();
@@ -103,20 +105,36 @@ fn founder_of(stage: &Stage, tokens: &Tokens, images: &Volume) -> Result<Spec> {
     Ok(spec)
 }
 
-fn worker_of(stage: &Stage, tokens: &Tokens, images: &Volume) -> Result<Spec> {
-    let disk = stage.disk_of(WORKER)?;
+pub(super) fn worker_of(stage: &Stage, tokens: &Tokens, images: &Volume) -> Result<Spec> {
+    joiner_of(stage, Joiner::Worker, WORKER, 1, tokens, images)
+}
+
+/// A machine that joins the founder's cluster: its name, and its place on the network.
+pub(super) fn joiner_of(
+    stage: &Stage,
+    joiner: Joiner,
+    name: &str,
+    number: u8,
+    tokens: &Tokens,
+    images: &Volume,
+) -> Result<Spec> {
+    let (role, token) = match joiner {
+        Joiner::Worker => ("worker", &tokens.worker),
+        Joiner::ControlPlane => ("control-plane", &tokens.control_plane),
+    };
+    let disk = stage.disk_of(name)?;
     let mut spec = stage.spec(&disk);
-    spec.name = WORKER.into();
-    spec.number = 1;
+    spec.name = name.into();
+    spec.number = number;
     let join = format!("kubeboot.join={}", Network::address(0));
-    spec.words.extend(["kubeboot.role=worker".into(), join, format!("kubeboot.name={WORKER}")]);
-    spec.credentials.push(("kubeboot.token".into(), tokens.worker.clone().into_bytes()));
+    spec.words.extend([format!("kubeboot.role={role}"), join, format!("kubeboot.name={name}")]);
+    spec.credentials.push(("kubeboot.token".into(), token.clone().into_bytes()));
     spec.volumes.push(images.clone());
     Ok(spec)
 }
 
 /// Waits until a machine's node is Ready in the cluster.
-fn await_node(kubectl: &Kubectl, node: &str, machine: &dyn Machine) -> Result<()> {
+pub(super) fn await_node(kubectl: &Kubectl, node: &str, machine: &dyn Machine) -> Result<()> {
     let query = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
     let ready = kubectl.wait_for(
         &format!("node {node} to be Ready"),

@@ -3,6 +3,7 @@
 use crate::scenario::Scenario;
 
 mod bad_input;
+mod control_planes;
 mod damage;
 mod founder;
 mod join;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<&'static Scenario> {
         // The first to need a founded machine makes it, and others wait: better while others have something else to do.
         reboot::SCENARIOS,
         founder::SCENARIOS,
+        control_planes::SCENARIOS,
         join::SCENARIOS,
         releases::SCENARIOS,
         power_cut::SCENARIOS,

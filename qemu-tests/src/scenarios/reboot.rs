@@ -1,4 +1,4 @@
-//! Booting a finished machine again: nothing of kubeboot's changes on disk but its boot counter.
+//! Booting a finished machine again: nothing of kubeboot's changes on disk but its boot counter and what the mesh keeps.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -85,8 +85,11 @@ fn identity(founded: &Founded) -> Result<String> {
 
 fn state(disk: &Path) -> Result<State> {
     let mut state = Var::read(disk)?.digest(paths::STATE)?;
-    let counter = Path::new(paths::BOOTS).strip_prefix(paths::STATE).context("the boot counter is not in the state")?;
-    state.remove(&*counter.to_string_lossy());
+    let below =
+        |path| Path::new(path).strip_prefix(paths::STATE).with_context(|| format!("{path} is not in the state"));
+    // The mesh counts its starts and keeps what it hears: the agent's, not the boot's.
+    let (counter, mesh) = (below(paths::BOOTS)?, below(paths::MESH)?);
+    state.retain(|path, _| Path::new(path) != counter && !Path::new(path).starts_with(mesh));
     Ok(state)
 }
 

@@ -1,15 +1,15 @@
-//! A worker's part of a boot: what has to be asked of a control plane, as long as it takes.
+//! The part of a boot that only a machine that joins has: what has to be asked of a control plane, as long as it takes.
 
 use std::time::Duration;
 
 use crate::exit::Exit;
 use crate::host::joining::{Asker, By, Granted, hosts_of, known_hosts};
 use crate::host::root::Root;
-use crate::host::{clock, files, node, systemd, worker};
+use crate::host::{clock, etcd, files, node, systemd, worker};
 use crate::kubernetes::kubelet;
 use crate::paths;
 use crate::plan::Step;
-use crate::plan::record::Cluster;
+use crate::plan::record::{Cluster, Node};
 use crate::plan::worker::split;
 use crate::timeline::{Outcome, What};
 use crate::words::Block;
@@ -18,7 +18,10 @@ use super::failed;
 use super::situation::Member;
 use super::told::{Stop, Told};
 
-/// Takes the steps of a worker's plan. A machine that joins has the cluster's settings in force afterwards.
+/// A look at etcd that changed nothing is not worth a line.
+const WORTH_TELLING: Duration = Duration::from_millis(100);
+
+/// Takes the steps of the plan of a machine that joins. A machine that joins has the cluster's settings in force afterwards.
 ///
 /// # Errors
 /// A control plane refuses for good; a step fails.
@@ -36,6 +39,7 @@ pub fn act(root: &Root, told: &mut Told, member: &mut Member, steps: &[Step]) ->
             told.note(&format!("{one}: all nodes of the cluster share it"));
         }
         member.settings = granted.frozen.settings.clone();
+        member.own = granted.frozen.clone();
     }
     take(root, told, after, Some(&granted))
 }
@@ -74,6 +78,28 @@ fn ask(root: &Root, told: &mut Told, member: &Member) -> Result<Granted, Stop> {
             told.emit(What::Step { step, outcome, seconds: clock::monotonic().saturating_sub(start).as_secs_f64() });
         })
         .map_err(refused)
+}
+
+/// Becomes a member of etcd's, if it is none yet: waits until it is this machine's turn. Each new reason for waiting is told
+/// once.
+///
+/// # Errors
+/// What waiting does not mend.
+pub fn etcd(root: &Root, told: &mut Told, node: &Node) -> Result<(), Stop> {
+    let start = clock::monotonic();
+    let took = || clock::monotonic().saturating_sub(start);
+    let done = etcd::join(root, node, |why| {
+        systemd::status(why);
+        told.release();
+        told.note(why);
+        let step = format!("become a member of etcd: {why}");
+        told.emit(What::Step { step, outcome: Outcome::Failed, seconds: took().as_secs_f64() });
+    });
+    done.map_err(|why| failed(&why))?;
+    if took() >= WORTH_TELLING {
+        told.step("become a member of etcd", Outcome::Done, took());
+    }
+    Ok(())
 }
 
 /// Tells of labels that a worker can't have.

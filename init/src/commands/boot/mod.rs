@@ -13,12 +13,14 @@ use crate::host::root::Root;
 use crate::host::{clock, files, mounts, node, os, report::Report, sources, systemd};
 use crate::kubernetes::{self, Site};
 use crate::paths;
-use crate::plan::Step;
 use crate::plan::record::Cluster;
 use crate::plan::worker::NEW;
+use crate::plan::{self, Founder, Step};
 use crate::timeline::{Outcome, What};
+use crate::token::{Joiner, Seed};
 use crate::words::{self, Block};
 
+use situation::Member;
 pub use situation::{Goal, Patience, Situation, damaged_settings, in_force, role, unfit};
 pub use told::{Stop, Told};
 
@@ -68,7 +70,7 @@ fn boot(root: &Root, told: &mut Told) -> Result<Exit, Stop> {
     let _lock = founder::lock(root).map_err(|error| failed(&format!("lock the node's files: {error}")))?;
     if situation.knows_its_cluster() {
         // Neither containerd nor the local image needs a certificate: both come up while they are made.
-        let site = situation.site(root, "");
+        let site = situation.site(root, "").map_err(|why| failed(&why))?;
         founder::render(root, &site, &kubernetes::runtime(&site)).map_err(|error| failed(&error))?;
         start(told, "kubeboot-images.service");
     }
@@ -79,10 +81,11 @@ fn boot(root: &Root, told: &mut Told) -> Result<Exit, Stop> {
     start(told, "kubeboot-node.target");
     told.emit(What::Phase { name: "configured".into() });
     match &situation.goal {
-        Goal::Founder { founder, .. } => {
-            founder::operators(root, founder).into_iter().for_each(|event| told.emit(event));
+        Goal::Founder { founder, .. } => publish_operators(root, told, founder),
+        Goal::Member(member) if member.joiner == Joiner::ControlPlane => {
+            publish_operators(root, told, &member.as_founder());
         }
-        Goal::Worker(member) => joining::note_labels(told, member),
+        Goal::Member(member) => joining::note_labels(told, member),
     }
     told.flush();
     // Kept until the node was Ready once, and shown at each boot until then.
@@ -91,6 +94,10 @@ fn boot(root: &Root, told: &mut Told) -> Result<Exit, Stop> {
     }
     systemd::status("configured; the node's services are starting");
     Ok(Exit::Success)
+}
+
+fn publish_operators(root: &Root, told: &mut Told, founder: &Founder) {
+    founder::operators(root, founder).into_iter().for_each(|event| told.emit(event));
 }
 
 /// Sends this boot's events to a serial device from now on, and those that were recorded before.
@@ -147,12 +154,35 @@ fn act(root: &Root, told: &mut Told, situation: &mut Situation) -> Result<(), St
         told.note(&format!("{step}: {}", step.because()));
     }
     match &mut situation.goal {
-        Goal::Founder { founder, seed } => {
-            let done = |step: &Step, took| told.step(&step.to_string(), Outcome::Done, took);
-            founder::act(root, founder, &steps, seed.take(), done).map_err(|error| failed(&error.to_string()))
-        }
-        Goal::Worker(member) => joining::act(root, told, member, &steps),
+        Goal::Founder { founder, seed } => found(root, told, founder, &steps, seed.take()),
+        Goal::Member(member) if member.joiner == Joiner::Worker => joining::act(root, told, member, &steps),
+        Goal::Member(member) => control_plane(root, told, member, &steps),
     }
+}
+
+/// A control plane's part: it joins, if it has not; makes what a control plane has; and becomes a member of etcd's.
+fn control_plane(root: &Root, told: &mut Told, member: &mut Member, steps: &[Step]) -> Result<(), Stop> {
+    let founder = match member.token {
+        None => {
+            let founder = member.as_founder();
+            found(root, told, &founder, steps, None)?;
+            founder
+        }
+        Some(_) => {
+            joining::act(root, told, member, steps)?;
+            let founder = member.as_founder();
+            let sight = founder::look(root, &founder);
+            let rest = plan::plan(&founder, &sight, clock::unix()).map_err(|why| Stop::damaged(&why))?;
+            found(root, told, &founder, &rest, None)?;
+            founder
+        }
+    };
+    joining::etcd(root, told, &founder.node)
+}
+
+fn found(root: &Root, told: &mut Told, founder: &Founder, steps: &[Step], seed: Option<Seed>) -> Result<(), Stop> {
+    let done = |step: &Step, took| told.step(&step.to_string(), Outcome::Done, took);
+    founder::act(root, founder, steps, seed, done).map_err(|error| failed(&error.to_string()))
 }
 
 /// Whether a step makes something again that was there before: worth a word of its own.
@@ -165,7 +195,7 @@ fn render(root: &Root, told: &mut Told, situation: &Situation) -> Result<(), Sto
     let start = clock::monotonic();
     let record = files::read_optional(&root.path(paths::CLUSTER)).ok().flatten().unwrap_or_default();
     let cluster = Cluster::parse(&record).map_err(|why| failed(&format!("read {}: {why}", paths::CLUSTER)))?;
-    let site: Site<'_> = situation.site(root, &cluster.id);
+    let site: Site<'_> = situation.site(root, &cluster.id).map_err(|why| failed(&why))?;
     let written = founder::render(root, &site, &kubernetes::renders(&site)).map_err(|error| failed(&error))?;
     let took = clock::monotonic().saturating_sub(start);
     let release = node::seat(root).map(|seat| seat.kubernetes).unwrap_or_else(|_| "unknown".to_owned());
@@ -186,7 +216,8 @@ fn start(told: &mut Told, unit: &str) {
     }
 }
 
-fn failed(why: &str) -> Stop {
+/// What could not be done, for a reason that may pass.
+pub fn failed(why: &str) -> Stop {
     Stop {
         exit: Exit::Failure,
         block: Block {

@@ -12,7 +12,7 @@ use crate::host::facts::{Probe, await_address, await_time, gather_with};
 use crate::host::operators::removed;
 use crate::host::root::Root;
 use crate::host::wait::TimedOut;
-use crate::host::{clock, files, founder, sources, systemd, worker};
+use crate::host::{clock, etcd, files, founder, sources, systemd, worker};
 use crate::kubernetes::Site;
 use crate::paths;
 use crate::plan::record::Node;
@@ -113,28 +113,20 @@ pub fn damaged_settings(why: &str) -> Stop {
 /// # Errors
 /// A role that this release can't take, or one that can't be taken with what was given beside it.
 pub fn role(force: &InForce) -> Result<Option<Role>, Stop> {
-    match force.settings.role {
-        Some(Role::ControlPlane) => Err(Stop {
-            exit: Exit::BadInput,
-            block: Block {
-                what: "This release joins workers only".to_owned(),
-                why: vec!["the role is control-plane; it knows init and worker".to_owned()],
-                state: "Nothing was changed on this machine.".to_owned(),
-                fix: vec!["give it the role init or worker, or boot a release that joins control planes.".to_owned()],
-            },
-        }),
-        Some(Role::Worker) => join_token(force).map(|_| Some(Role::Worker)),
-        role => Ok(role),
-    }
+    let _ = match force.settings.role {
+        Some(Role::ControlPlane) => join_token(force, Joiner::ControlPlane)?,
+        Some(Role::Worker) => join_token(force, Joiner::Worker)?,
+        Some(Role::Init) | None => None,
+    };
+    Ok(force.settings.role)
 }
 
-/// The token by which a new worker joins; none on a machine that has joined.
-fn join_token(force: &InForce) -> Result<Option<JoinToken>, Stop> {
+/// The token by which a new machine joins; none on one that has joined.
+fn join_token(force: &InForce, joiner: Joiner) -> Result<Option<JoinToken>, Stop> {
     if force.node {
         return Ok(None);
     }
     let refused = |block| Stop { exit: Exit::BadInput, block };
-    let joiner = Joiner::Worker;
     let token = force.token.clone().ok_or_else(|| refused(seeking::no_token(joiner)))?;
     let token = match Credential::of(joiner, token) {
         Ok(Credential::Token(token)) => token,
@@ -170,13 +162,15 @@ pub enum Goal {
         /// The seed that the operator gave.
         seed: Option<Seed>,
     },
-    /// A worker.
-    Worker(Box<Member>),
+    /// A machine that joins a cluster, or has joined.
+    Member(Box<Member>),
 }
 
 /// A machine that joins a cluster, or has joined.
 pub struct Member {
-    /// What should be on disk.
+    /// As what.
+    pub joiner: Joiner,
+    /// What should be on disk of every machine that joins.
     pub worker: Worker,
     /// The settings in force: of a machine that joins now, its own, until the cluster's are known.
     pub settings: Settings,
@@ -223,13 +217,9 @@ impl Situation {
         };
         let node = node(root, &facts, settings, address.ip);
         let goal = match role {
-            Role::Worker => Goal::Worker(Box::new(Member {
-                worker: Worker { node },
-                settings: settings.clone(),
-                own: force.frozen.clone(),
-                token: join_token(force)?,
-            })),
-            Role::Init | Role::ControlPlane => Goal::founder(force, node),
+            Role::Init => Goal::founder(force, node),
+            Role::Worker => Goal::member(force, node, Joiner::Worker)?,
+            Role::ControlPlane => Goal::member(force, node, Joiner::ControlPlane)?,
         };
         Ok(Situation { goal, mtu: address.mtu })
     }
@@ -238,7 +228,7 @@ impl Situation {
     pub fn settings(&self) -> &Settings {
         match &self.goal {
             Goal::Founder { founder, .. } => &founder.settings,
-            Goal::Worker(member) => &member.settings,
+            Goal::Member(member) => &member.settings,
         }
     }
 
@@ -246,13 +236,13 @@ impl Situation {
     pub fn node(&self) -> &Node {
         match &self.goal {
             Goal::Founder { founder, .. } => &founder.node,
-            Goal::Worker(member) => &member.worker.node,
+            Goal::Member(member) => &member.worker.node,
         }
     }
 
     /// Whether the cluster's settings are known: a machine that joins learns them when it is admitted.
     pub fn knows_its_cluster(&self) -> bool {
-        !matches!(&self.goal, Goal::Worker(member) if member.token.is_some())
+        !matches!(&self.goal, Goal::Member(member) if member.token.is_some())
     }
 
     /// Compares what should be with what is.
@@ -263,26 +253,62 @@ impl Situation {
         let now = clock::unix();
         match &self.goal {
             Goal::Founder { founder, .. } => plan::plan(founder, &founder::look(root, founder), now),
-            Goal::Worker(member) => {
-                plan::worker::plan(&member.worker, &worker::look(root, &member.worker), now, When::Lost)
-            }
+            Goal::Member(member) => match (member.joiner, &member.token) {
+                (Joiner::Worker, _) => {
+                    plan::worker::plan(&member.worker, &worker::look(root, &member.worker), now, When::Lost)
+                }
+                (Joiner::ControlPlane, Some(_)) => {
+                    let sight = worker::look_at(root, &plan::control_plane::paths(&member.worker));
+                    plan::control_plane::plan(&member.worker, &sight, now)
+                }
+                (Joiner::ControlPlane, None) => {
+                    let founder = member.as_founder();
+                    plan::plan(&founder, &founder::look(root, &founder), now)
+                }
+            },
         }
     }
 
     /// What the node's configuration is rendered from.
-    pub fn site<'a>(&'a self, root: &Root, cluster: &'a str) -> Site<'a> {
-        Site {
+    ///
+    /// # Errors
+    /// In words: the record of its membership in etcd is damaged.
+    pub fn site<'a>(&'a self, root: &Root, cluster: &'a str) -> Result<Site<'a>, String> {
+        Ok(Site {
             settings: self.settings(),
             node: self.node(),
             cluster,
+            membership: etcd::membership(root)?,
             mtu: self.mtu,
             host_authorities: founder::host_authorities(root),
             inputs: founder::inputs(root),
+        })
+    }
+}
+
+impl Member {
+    /// What should be on disk of a control plane that has joined: the same as of a founder whose founding is complete.
+    pub fn as_founder(&self) -> Founder {
+        Founder {
+            settings: self.settings.clone(),
+            node: self.worker.node.clone(),
+            given: None,
+            frozen: self.own.text(),
         }
     }
 }
 
 impl Goal {
+    fn member(force: &InForce, node: Node, joiner: Joiner) -> Result<Self, Stop> {
+        Ok(Goal::Member(Box::new(Member {
+            joiner,
+            worker: Worker { node },
+            settings: force.settings.clone(),
+            own: force.frozen.clone(),
+            token: join_token(force, joiner)?,
+        })))
+    }
+
     fn founder(force: &InForce, node: Node) -> Self {
         let seed = match &force.token {
             Some(Token::Seed(seed)) => Some(seed.clone()),
@@ -392,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_needs_its_own_kind_of_token_and_somebody_to_ask() {
+    fn a_machine_that_joins_needs_its_own_kind_of_token_and_somebody_to_ask() {
         let seed = Seed::new([7; SECRET]);
         let token = |joiner| Some(Token::Join(seed.join_token(joiner)));
         let refused = [
@@ -400,7 +426,8 @@ mod tests {
             given(Role::Worker, Some(Token::Seed(seed.clone())), &["cp-1"]),
             given(Role::Worker, token(Joiner::ControlPlane), &["cp-1"]),
             given(Role::Worker, token(Joiner::Worker), &[]),
-            given(Role::ControlPlane, token(Joiner::ControlPlane), &["cp-1"]),
+            given(Role::ControlPlane, token(Joiner::Worker), &["cp-1"]),
+            given(Role::ControlPlane, None, &["cp-1"]),
         ];
         let texts: Vec<String> = refused
             .iter()
@@ -413,6 +440,8 @@ mod tests {
         insta::assert_snapshot!(texts.join("\n"));
         let good = given(Role::Worker, token(Joiner::Worker), &["cp-1"]);
         assert_eq!(role(&good), Ok(Some(Role::Worker)));
+        let good = given(Role::ControlPlane, token(Joiner::ControlPlane), &["cp-1"]);
+        assert_eq!(role(&good), Ok(Some(Role::ControlPlane)));
         let node = InForce { node: true, ..given(Role::Worker, None, &[]) };
         assert_eq!(role(&node), Ok(Some(Role::Worker)), "a node comes back by its key");
     }

@@ -12,6 +12,7 @@ use super::{Output, answer};
 use crate::balancer::View;
 use crate::certificates::expiry::Listed;
 use crate::exit::Exit;
+use crate::health::control_planes::{self, ControlPlane};
 use crate::health::{self, Verdict};
 use crate::host::gates::Gates;
 use crate::host::node::ThisNode;
@@ -76,6 +77,9 @@ struct Status {
     /// On a worker: what its balancer thinks of the API servers.
     #[serde(skip_serializing_if = "Option::is_none")]
     balancer: Option<View>,
+    /// The cluster's control planes, as an API server has them; empty where none answers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    control_planes: Vec<ControlPlane>,
     /// Every certificate of the node, with its expiry.
     certificates: Vec<Listed>,
     /// The clock that the certificates are judged by, in seconds since 1970.
@@ -141,6 +145,7 @@ fn gather(root: &Root, why: bool) -> Status {
         node: None,
         gates: Vec::new(),
         balancer: read(root, paths::BALANCER).and_then(|bytes| serde_json::from_slice(&bytes).ok()),
+        control_planes: Vec::new(),
         certificates: Vec::new(),
         now: clock::unix(),
         settings: Vec::new(),
@@ -194,6 +199,10 @@ fn node_status(root: &Root, this: &ThisNode, why: bool, status: &mut Status) {
             status.gates = health::judge(gates.expected(), gates.seen());
         }
         Err(error) => status.problems.push(error.to_string()),
+    }
+    match this.api(root).and_then(|api| api.get(control_planes::PATH)) {
+        Ok(nodes) => status.control_planes = control_planes::control_planes(&nodes),
+        Err(error) => status.problems.push(format!("the cluster's control planes are not known: {error}")),
     }
     (status.certificates, status.now) = renewal::certificates(root, this);
     if why {

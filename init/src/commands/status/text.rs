@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{Machine, Status};
 use crate::certificates::Standing;
 use crate::certificates::expiry::Listed;
+use crate::health::control_planes::replacing;
 use crate::slots::{Slot, State, TRIES};
 
 /// The whole text.
@@ -20,6 +21,14 @@ pub(super) fn text(status: &Status) -> String {
     if let Some(view) = &status.balancer {
         out += "\nAPI SERVERS\n";
         view.servers.iter().for_each(|server| out += &format!("  {}\n", server.words()));
+    }
+    if !status.control_planes.is_empty() {
+        out += "\nCONTROL PLANES\n";
+        for one in &status.control_planes {
+            let address = one.address.map_or_else(String::new, |address| address.to_string());
+            out += &format!("  {} {:<24} {address}\n", if one.ready { "ok  " } else { "LOST" }, one.name);
+        }
+        replacing(&status.control_planes).iter().for_each(|line| out += &format!("  {line}\n"));
     }
     out += &slots(status);
     if !status.certificates.is_empty() {
@@ -155,6 +164,7 @@ fn error_words(error: &Value) -> String {
 mod tests {
     use serde_json::json;
 
+    use super::super::ControlPlane;
     use super::super::{NodeStatus, Setting};
     use super::*;
     use crate::balancer::{Seen, View};
@@ -240,6 +250,14 @@ mod tests {
                     },
                 ],
             }),
+            control_planes: [("one", true), ("two", false)]
+                .map(|(name, ready)| ControlPlane {
+                    name: name.into(),
+                    address: Some([192, 0, 2, 10].into()),
+                    ready,
+                    since: "2026-11-29T23:00:00Z".into(),
+                })
+                .into(),
             certificates: vec![listed("kubernetes", 3650, true), listed("apiserver", 365, false)],
             now: NOW,
             settings: [
@@ -265,6 +283,7 @@ mod tests {
             node: None,
             gates: vec![],
             balancer: None,
+            control_planes: vec![],
             certificates: vec![],
             now: NOW,
             settings: vec![],

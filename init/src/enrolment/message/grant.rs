@@ -7,6 +7,11 @@ use zeroize::Zeroizing;
 use super::hello::joiner_code;
 use crate::certificates::Authority;
 use crate::enrolment::wire::{Malformed, Reader, Writer};
+use crate::kubernetes::encryption;
+use crate::mesh::MeshKey;
+use crate::mesh::stored::FIRST_EPOCH;
+use crate::paths;
+use crate::plan::founder::SERVICE_ACCOUNT_KEY;
 use crate::plan::record::Endpoints;
 use crate::token::Joiner;
 
@@ -21,7 +26,7 @@ const SETTINGS: usize = 8192;
 
 /// Bytes of the fields at most.
 pub(super) const MOST: usize = 1
-    + 32
+    + (8 + 32)
     + (1 + ENDPOINTS * (17 + 2))
     + (2 + SETTINGS)
     + (1 + Authority::ALL.len() * (1 + 2 + CERTIFICATE))
@@ -53,6 +58,16 @@ impl Key {
         Key::Identity,
     ];
 
+    /// Where a control plane keeps it, mode 0600.
+    pub fn path(self) -> &'static str {
+        match self {
+            Key::Authority(authority) => authority.key(),
+            Key::ServiceAccount => SERVICE_ACCOUNT_KEY,
+            Key::Encryption => encryption::PATH,
+            Key::Identity => paths::IDENTITY_KEY,
+        }
+    }
+
     fn code(self) -> u8 {
         match self {
             Key::Authority(authority) => authority_code(authority),
@@ -80,8 +95,8 @@ pub type Held = (Key, Zeroizing<Vec<u8>>);
 pub struct Grant {
     /// What the machine is to the cluster.
     pub role: Joiner,
-    /// The key that seals the mesh's messages.
-    pub mesh_key: Zeroizing<[u8; 32]>,
+    /// The key that seals the mesh's messages, with its epoch.
+    pub mesh_key: MeshKey,
     /// The API servers, one at least.
     pub endpoints: Vec<SocketAddr>,
     /// The settings that all nodes of the cluster share, TOML.
@@ -109,7 +124,8 @@ impl Grant {
 
     pub(super) fn write(&self, to: &mut Writer) -> Result<(), Malformed> {
         to.byte(joiner_code(self.role));
-        to.array(self.mesh_key.as_ref());
+        to.u64(self.mesh_key.epoch);
+        to.array(self.mesh_key.secret().as_ref());
         to.count("list of endpoints", ENDPOINTS, self.endpoints.len())?;
         self.endpoints.iter().for_each(|endpoint| to.socket(*endpoint));
         to.text("settings", SETTINGS, &self.settings)?;
@@ -135,7 +151,11 @@ impl Grant {
             2 => Joiner::ControlPlane,
             found => return Err(Malformed::Unknown { field: "role", found }),
         };
-        let mesh_key = Zeroizing::new(from.array("mesh key")?);
+        let epoch = from.u64("mesh key's epoch")?;
+        if epoch < FIRST_EPOCH {
+            return Err(Malformed::Form("mesh key's epoch"));
+        }
+        let mesh_key = MeshKey::new(epoch, Zeroizing::new(from.array("mesh key")?));
         let count = from.count("list of endpoints", ENDPOINTS)?;
         let endpoints = (0..count).map(|_| from.socket("endpoint")).collect::<Result<_, _>>()?;
         let settings = from.text("settings", SETTINGS)?.to_owned();

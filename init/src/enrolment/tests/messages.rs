@@ -12,6 +12,7 @@ use crate::enrolment::message::{
     prefix,
 };
 use crate::enrolment::wire::Malformed;
+use crate::mesh::MeshKey;
 use crate::release::Version;
 use crate::token::Joiner;
 
@@ -36,7 +37,8 @@ fn written(message: &Message) -> Vec<u8> {
 /// A grant has no comparison of its own: nobody should compare secrets.
 fn same_grant(one: &Grant, other: &Grant) -> bool {
     one.role == other.role
-        && one.mesh_key == other.mesh_key
+        && one.mesh_key.epoch == other.mesh_key.epoch
+        && one.mesh_key.secret() == other.mesh_key.secret()
         && one.endpoints == other.endpoints
         && one.settings == other.settings
         && one.authorities == other.authorities
@@ -118,7 +120,7 @@ fn grant(size: usize) -> impl Strategy<Value = Vec<u8>> {
     let secret = prop::collection::vec(any::<u8>(), 0..=size).prop_map(Zeroizing::new);
     (
         prop::sample::select(&[Joiner::Worker, Joiner::ControlPlane][..]),
-        any::<[u8; 32]>(),
+        (1..=u64::MAX, any::<[u8; 32]>()),
         prop::collection::vec((address(), any::<u16>()).prop_map(SocketAddr::from), 0..=16),
         text(),
         prop::sample::subsequence(&Authority::ALL[..], 0..=4),
@@ -130,7 +132,7 @@ fn grant(size: usize) -> impl Strategy<Value = Vec<u8>> {
             let [authority, certificates @ ..] = texts;
             written(&Message::Grant(Grant {
                 role,
-                mesh_key: Zeroizing::new(mesh_key),
+                mesh_key: MeshKey::new(mesh_key.0, Zeroizing::new(mesh_key.1)),
                 endpoints,
                 settings,
                 authorities: authorities.into_iter().map(|one| (one, authority.clone())).collect(),
@@ -217,7 +219,7 @@ fn full_grant() -> Grant {
     let text = |size: usize| "x".repeat(size);
     Grant {
         role: Joiner::ControlPlane,
-        mesh_key: Zeroizing::new(bytes("mesh")),
+        mesh_key: MeshKey::new(1, Zeroizing::new(bytes("mesh"))),
         endpoints: vec!["[2001:db8::1]:6443".parse().unwrap(); 16],
         settings: text(8192),
         authorities: Authority::ALL.map(|one| (one, text(4096))).to_vec(),

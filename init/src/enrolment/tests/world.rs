@@ -16,6 +16,7 @@ use crate::enrolment::note::{Note, Outcome};
 use crate::enrolment::server::{Effect, Event, Issue, Server, Setup, Taken};
 use crate::enrolment::transcript::Exporter;
 use crate::enrolment::{Keys, Sign};
+use crate::mesh::MeshKey;
 use crate::plan::record::Cluster;
 use crate::token::{JoinToken, Joiner as Role, SECRET, Seed, SigningKey, fingerprint};
 
@@ -209,7 +210,7 @@ impl World {
         let keys = Key::ALL.into_iter().map(|key| (key, Zeroizing::new(format!("{key:?}").into_bytes())));
         Grant {
             role,
-            mesh_key: Zeroizing::new(bytes("mesh")),
+            mesh_key: MeshKey::new(1, Zeroizing::new(bytes("mesh"))),
             endpoints: vec!["192.0.2.10:6443".parse().unwrap()],
             settings: self.settings.clone(),
             authorities: wanted.iter().map(|one| (*one, self.authorities[one].certificate.clone())).collect(),
@@ -240,7 +241,8 @@ pub fn node(name: &str, role: Role, number: u8) -> NodeRecord {
 /// A machine that asks under this name; its address comes from its number.
 pub fn machine(name: &str, number: u8) -> Machine {
     let address = [192, 0, 2, number].into();
-    let requests = profile::of_every_node(name, address).map(|(_, request)| sample::signing_request(&request, |_| {}));
+    let requests = profile::of_every_node(name, address, &key(number).public())
+        .map(|(_, request)| sample::signing_request(&request, |_| {}));
     Machine { name: name.into(), address, release: "1.37.2-4".parse().unwrap(), requests }
 }
 

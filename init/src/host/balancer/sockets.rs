@@ -1,24 +1,24 @@
 //! Sockets that do not block.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, connect as connect_to, setsockopt, socket,
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect as connect_to, setsockopt, socket,
     sockopt,
 };
 
 /// How the kernel watches over a connection to a server.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Watch {
+pub(in crate::host) struct Watch {
     /// After so many seconds of silence the other machine is asked whether it is there (`TCP_KEEPIDLE`), and as often
     /// again (`TCP_KEEPINTVL`).
-    pub(super) ask: u32,
+    pub(in crate::host) ask: u32,
     /// What is not acknowledged for so many milliseconds ends the connection (`TCP_USER_TIMEOUT`); so do questions
     /// without an answer.
-    pub(super) patience: u32,
+    pub(in crate::host) patience: u32,
 }
 
 /// For a health check's connection: it notices within three seconds that a machine is gone, by two questions without an
@@ -33,6 +33,14 @@ pub(super) const CLIENT: Watch = Watch { ask: 15, patience: 90_000 };
 /// # Errors
 /// It can't even begin: no route, no more sockets.
 pub(super) fn connect(address: SocketAddr, watch: Watch) -> io::Result<TcpStream> {
+    connect_from(None, address, watch)
+}
+
+/// [`connect`], from one of this machine's addresses.
+///
+/// # Errors
+/// As [`connect`]; and the address is none of this machine's.
+pub(in crate::host) fn connect_from(own: Option<IpAddr>, address: SocketAddr, watch: Watch) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket(family, SockType::Stream, flags, SockProtocol::Tcp)?;
@@ -41,6 +49,9 @@ pub(super) fn connect(address: SocketAddr, watch: Watch) -> io::Result<TcpStream
     setsockopt(&socket, sockopt::TcpKeepIdle, &watch.ask)?;
     setsockopt(&socket, sockopt::TcpKeepInterval, &watch.ask)?;
     setsockopt(&socket, sockopt::TcpUserTimeout, &watch.patience)?;
+    if let Some(own) = own {
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(own, 0)))?;
+    }
     match connect_to(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
         Ok(()) | Err(Errno::EINPROGRESS) => Ok(TcpStream::from(socket)),
         Err(error) => Err(error.into()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::channel::Times;
-use super::store::{InApi, Store};
+use super::store::{InApi, Objects, Store};
 use super::{issue, server};
 use crate::certificates::Unix;
 use crate::enrolment::decision::{Admission, Found, NodeRecord, Site, Sought, WINDOW};
@@ -68,6 +68,11 @@ impl Enrolment {
     /// Another client from now on: a certificate was renewed.
     pub fn renew(&self, api: Arc<Api>) {
         self.api.renew(api);
+    }
+
+    /// The cluster's objects.
+    pub fn objects(&self) -> Arc<dyn Objects> {
+        self.api.clone()
     }
 
     /// What has to be there before anybody is served: the namespace, the mesh's key, this machine on record, and the

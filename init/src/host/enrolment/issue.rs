@@ -10,13 +10,15 @@ use crate::enrolment::server::Issue;
 use crate::host::api::Api;
 use crate::host::files;
 use crate::host::keys::{self, Signer};
+use crate::host::mesh::disk;
 use crate::host::node::ThisNode;
 use crate::host::random;
 use crate::host::reconcile;
 use crate::host::root::Root;
-use crate::kubernetes::{API_PORT, encryption};
+use crate::kubernetes::API_PORT;
+use crate::mesh::MeshKey;
+use crate::mesh::stored::FIRST_EPOCH;
 use crate::paths;
-use crate::plan::founder::SERVICE_ACCOUNT_KEY;
 use crate::settings::shared;
 use crate::token::Joiner;
 
@@ -44,7 +46,7 @@ pub fn grant(
     };
     Ok(Grant {
         role,
-        mesh_key: mesh_key(root)?,
+        mesh_key: disk::mesh_key(root)?,
         endpoints: endpoints(this, api),
         settings: shared::text(&this.settings),
         authorities: wanted.iter().map(authority).collect::<Result<_, String>>()?,
@@ -77,13 +79,7 @@ pub fn public(root: &Root, path: &str) -> Result<String, String> {
 }
 
 fn held(root: &Root, key: Key) -> Result<Held, String> {
-    let path = match key {
-        Key::Authority(authority) => authority.key(),
-        Key::ServiceAccount => SERVICE_ACCOUNT_KEY,
-        Key::Encryption => encryption::PATH,
-        Key::Identity => paths::IDENTITY_KEY,
-    };
-    bytes(root, path).map(|bytes| (key, bytes))
+    bytes(root, key.path()).map(|bytes| (key, bytes))
 }
 
 /// The API servers: those that they name themselves, or else this machine's own.
@@ -99,7 +95,7 @@ fn endpoints(this: &ThisNode, api: &Api) -> Vec<SocketAddr> {
     }
 }
 
-/// Makes the mesh's key, if there is none.
+/// Makes the mesh's first key, if there is none.
 ///
 /// # Errors
 /// In words: it can't be written.
@@ -107,9 +103,7 @@ pub fn ensure_mesh_key(root: &Root) -> Result<(), String> {
     if files::exists(&root.path(paths::MESH_KEY)) {
         return Ok(());
     }
-    let key = Zeroizing::new(random::bytes::<32>());
-    files::write_atomic(&root.path(paths::MESH_KEY), key.as_ref(), 0o600)
-        .map_err(|error| format!("can't write {}: {error}", paths::MESH_KEY))
+    disk::write_mesh_key(root, &MeshKey::new(FIRST_EPOCH, Zeroizing::new(random::bytes())))
 }
 
 /// This machine's node key, made if there is none.
@@ -132,15 +126,6 @@ pub fn ensure_node_key(root: &Root) -> Result<keys::Ed25519, String> {
 /// In words: it can't be read.
 pub fn key(root: &Root, path: &str) -> Result<keys::Ed25519, String> {
     keys::Ed25519::load(&bytes(root, path)?).map_err(|error| format!("{path}: {error}"))
-}
-
-fn mesh_key(root: &Root) -> Result<Zeroizing<[u8; 32]>, String> {
-    let key = bytes(root, paths::MESH_KEY)?;
-    let key: [u8; 32] = key
-        .as_slice()
-        .try_into()
-        .map_err(|_| format!("{} is damaged: expected 32 bytes, found {}", paths::MESH_KEY, key.len()))?;
-    Ok(Zeroizing::new(key))
 }
 
 fn bytes(root: &Root, path: &str) -> Result<Zeroizing<Vec<u8>>, String> {

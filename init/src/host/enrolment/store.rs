@@ -220,11 +220,32 @@ impl Store {
         Ok(nodes.iter().filter_map(|object| NodeObject::read(object).map_err(|why| damaged.push(why)).ok()).collect())
     }
 
+    /// Says for good that a node key is removed. Its machine is taken in no more, and comes back by nothing.
+    ///
+    /// # Errors
+    /// The call, in words.
+    pub fn bar(&self, node: &NodeRecord, now: Unix) -> Result<(), String> {
+        // One that is there already says the same.
+        self.objects.call(&Call::Create(objects::removal(node, now))).map(drop)
+    }
+
+    /// Deletes a node's record: its name is free. False if there is none.
+    ///
+    /// # Errors
+    /// A call, in words; others change it again and again.
+    pub fn forget(&self, node: &str) -> Result<bool, String> {
+        self.delete(&objects::node_name(node))
+    }
+
     /// Deletes a token, by its object's name. False if there is none.
     ///
     /// # Errors
     /// A call, in words; others change it again and again.
     pub fn delete_token(&self, name: &str) -> Result<bool, String> {
+        self.delete(name)
+    }
+
+    fn delete(&self, name: &str) -> Result<bool, String> {
         for _ in 0..CALLS {
             let Some(object) = self.object(name)? else { return Ok(false) };
             let version = objects::version(&object).unwrap_or_default();

@@ -15,6 +15,7 @@ use super::root::Root;
 use super::{clock, files, random, systemd, wait};
 use crate::certificates::Unix;
 use crate::certificates::profile::of_every_node;
+use crate::enrolment::Sign as _;
 use crate::enrolment::failure::Failure;
 use crate::enrolment::joiner::{Credential, Enrolled, Event, Joiner, Machine, Step};
 use crate::enrolment::message::Purpose;
@@ -107,7 +108,7 @@ impl Asker {
         let pem = pem.ok_or_else(|| format!("{} is missing", paths::NODE_KEY))?;
         let node_key = Ed25519::load(&pem).map_err(|error| format!("{}: {error}", paths::NODE_KEY))?;
         let (mut requests, mut keys) = (<[Vec<u8>; 4]>::default(), <[Zeroizing<String>; 4]>::default());
-        for (index, (_, request)) in of_every_node(&node.name, node.address).iter().enumerate() {
+        for (index, (_, request)) in of_every_node(&node.name, node.address, &node_key.public()).iter().enumerate() {
             (requests[index], keys[index]) = keys::signing_request(request).map_err(|error| error.to_string())?;
         }
         let tls = tls::client().map_err(|error| error.to_string())?;
@@ -250,6 +251,12 @@ pub(crate) fn resolve(host: &Host) -> Result<Vec<SocketAddr>, String> {
         }
     }
     if addresses.is_empty() { Err("it has none".to_owned()) } else { Ok(addresses) }
+}
+
+/// The addresses of a host; none when its name leads nowhere now.
+pub fn addresses(host: &Host) -> Vec<IpAddr> {
+    systemd::alive();
+    resolve(host).unwrap_or_default().iter().map(SocketAddr::ip).collect()
 }
 
 /// Whom a node asks that comes back: the control planes that it knows of, then those that it was told to join through.

@@ -98,7 +98,7 @@ fn a_worker_joins_and_may_do_what_its_agent_does_and_no_more() {
 
     // What the agent and the gates of a worker ask for, as the node.
     let without_dns = Settings { addons: Vec::new(), ..Settings::default() };
-    reconcile::add_ons(&admin, &addons::wanted(&without_dns, false)).unwrap();
+    reconcile::add_ons(&admin, &addons::wanted(&without_dns, addons::Seen { name_servers: false, nodes: 1 })).unwrap();
     admin.apply(&slice()).unwrap();
     admin.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "w-1"}})).unwrap();
     let api = as_the_node(&root);

@@ -13,7 +13,12 @@ use crate::plan::{self, Sight, Step, Worker};
 
 /// What is on disk of all that the worker's plan wants to know.
 pub fn look(root: &Root, worker: &Worker) -> Sight {
-    observe::look(root, worker.paths().iter().map(String::as_str))
+    look_at(root, &worker.paths())
+}
+
+/// What is on disk at `paths`.
+pub fn look_at(root: &Root, paths: &[String]) -> Sight {
+    observe::look(root, paths.iter().map(String::as_str))
 }
 
 /// Does what a plan, or a part of one, says; `done` hears of each step.
@@ -37,7 +42,7 @@ pub fn act(
 /// Every certificate of the node, for `kubeboot status`.
 pub fn certificates(root: &Root, worker: &Worker) -> (Vec<Listed>, Unix) {
     let now = clock::unix();
-    (plan::certificates_of_worker(worker, &look(root, worker), now), now)
+    (plan::certificates_of_worker(&look(root, worker), now), now)
 }
 
 #[cfg(test)]

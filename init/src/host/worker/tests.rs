@@ -7,16 +7,18 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::certificates::signing_request::check_node;
-use crate::certificates::{Authority, DAY};
+use crate::certificates::{Authority, DAY, check};
 use crate::enrolment::joiner::Enrolled;
 use crate::enrolment::message::Grant;
 use crate::host::keys::{self, Signer};
+use crate::host::mesh::disk;
 use crate::host::sample::{NOW, files, lines, machine};
 use crate::kubernetes::sample;
+use crate::mesh::MeshKey;
 use crate::paths;
 use crate::plan::Damaged;
 use crate::plan::record::Cluster;
-use crate::plan::worker::{AUTHORITIES, When, plan};
+use crate::plan::worker::{AUTHORITIES, When, plan, split};
 use crate::settings::Role;
 use crate::settings::frozen::Frozen;
 use crate::token::{Joiner, Seed};
@@ -36,11 +38,12 @@ impl Canned {
         Canned { record, signers: AUTHORITIES.map(signer).into() }
     }
 
-    fn grant(&self, now: Unix) -> Granted {
+    /// What is granted to the machine with this node key.
+    fn grant(&self, key: &[u8; 32], now: Unix) -> Granted {
         let worker = worker();
-        let made = worker.leaves().map(|(_, request)| keys::signing_request(&request).unwrap());
+        let made = worker.leaves(key).map(|(_, request)| keys::signing_request(&request).unwrap());
         let requests = made.each_ref().map(|(der, _)| der.clone());
-        let checked = check_node(&requests, &worker.node.name, worker.node.address).unwrap();
+        let checked = check_node(&requests, &worker.node.name, worker.node.address, key).unwrap();
         let signer = |which| &self.signers.iter().find(|(one, _)| *one == which).unwrap().1;
         let certificates: Vec<String> = checked
             .iter()
@@ -48,7 +51,7 @@ impl Canned {
             .collect();
         let grant = Grant {
             role: Joiner::Worker,
-            mesh_key: Zeroizing::new([3; 32]),
+            mesh_key: MeshKey::new(2, Zeroizing::new([3; 32])),
             endpoints: vec!["192.0.2.11:6443".parse().unwrap()],
             settings: String::new(),
             authorities: self.signers.iter().map(|(which, signer)| (*which, signer.certificate.clone())).collect(),
@@ -78,12 +81,23 @@ fn planned(root: &Root, now: Unix, when: When) -> Result<Vec<Step>, Damaged> {
 /// `operations`.
 fn boot(root: &Root, canned: &Canned, now: Unix, operations: Option<u32>) -> bool {
     let steps = planned(root, now, When::Lost).unwrap();
-    let granted = canned.grant(now);
-    let mut executor = Executor::new(root, now, String::new(), None).with(&granted);
+    let (before, after) = split(&steps).unwrap_or((&steps, &[]));
+    let granted;
+    let mut executor = Executor::new(root, now, String::new(), None);
     if let Some(operations) = operations {
         executor = executor.cut_after(operations);
     }
-    executor.run(&steps, |_, _| {}).is_ok()
+    if executor.run(before, |_, _| {}).is_err() {
+        return false;
+    }
+    granted = canned.grant(&node_key(root), now);
+    executor.with(&granted).run(after, |_, _| {}).is_ok()
+}
+
+/// The public half of the machine's node key.
+fn node_key(root: &Root) -> [u8; 32] {
+    let key = std::fs::read(root.path(paths::NODE_KEY)).unwrap();
+    check::ed25519_public_half(&key).unwrap().try_into().unwrap()
 }
 
 fn join(root: &Root, canned: &Canned, now: Unix) {
@@ -246,4 +260,23 @@ fn certificates_are_listed_with_their_ends() {
         names,
         ["kubernetes", "kubelet-serving-ca", "kubelet-client", "kubelet-serving", "kube-proxy", "flannel"]
     );
+}
+
+#[test]
+fn a_granted_mesh_key_replaces_an_older_or_damaged_one_and_never_a_newer() {
+    let ((_folder, root), canned) = (machine(), Canned::new());
+    join(&root, &canned, NOW);
+    let granted = canned.grant(&node_key(&root), NOW);
+    let because = "the mesh has a newer key".to_owned();
+    let steps = [Step::Return { leaves: Vec::new(), because }, Step::Flush];
+    let held = || disk::mesh_key(&root).map(|key| key.epoch);
+    let take_back = || Executor::new(&root, NOW, String::new(), None).with(&granted).run(&steps, |_, _| {}).unwrap();
+    for (before, after) in [(1, 2), (2, 2), (3, 3)] {
+        disk::write_mesh_key(&root, &MeshKey::new(before, Zeroizing::new([9; 32]))).unwrap();
+        take_back();
+        assert_eq!(held(), Ok(after));
+    }
+    std::fs::write(root.path(paths::MESH_KEY), "torn").unwrap();
+    take_back();
+    assert_eq!(held(), Ok(2));
 }

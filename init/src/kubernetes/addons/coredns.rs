@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::Seen;
 use crate::kubernetes::IMAGE;
 use crate::paths;
 use crate::settings::Settings;
@@ -11,8 +12,15 @@ use crate::settings::Settings;
 pub const NAME: &str = "coredns";
 
 /// The objects. Without a name server to forward to, CoreDNS would not start.
-pub fn objects(settings: &Settings, name_servers: bool) -> Vec<Value> {
-    vec![account(), role(), role_binding(), config(settings, name_servers), service(settings), deployment()]
+pub fn objects(settings: &Settings, seen: Seen) -> Vec<Value> {
+    vec![
+        account(),
+        role(),
+        role_binding(),
+        config(settings, seen.name_servers),
+        service(settings),
+        deployment(seen.nodes),
+    ]
 }
 
 fn account() -> Value {
@@ -107,18 +115,28 @@ fn service(settings: &Settings) -> Value {
     })
 }
 
-fn deployment() -> Value {
+fn deployment(nodes: usize) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": NAME, "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},
         "spec": {
-            // One a control plane; the agent of a second one raises it.
-            "replicas": 1,
+            // A second one on the same node would be lost with it.
+            "replicas": nodes.clamp(1, 2),
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
             "selector": {"matchLabels": {"k8s-app": "kube-dns"}},
             "template": {"metadata": {"labels": {"k8s-app": "kube-dns"}}, "spec": pod()},
         },
+    })
+}
+
+/// How long names stay with a node that is lost: by default it would be five minutes, in which nobody finds anybody.
+fn lost(taint: &str) -> Value {
+    json!({
+        "key": format!("node.kubernetes.io/{taint}"),
+        "operator": "Exists",
+        "effect": "NoExecute",
+        "tolerationSeconds": 30,
     })
 }
 
@@ -138,6 +156,8 @@ fn pod() -> Value {
         "tolerations": [
             {"key": "CriticalAddonsOnly", "operator": "Exists"},
             {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"},
+            lost("not-ready"),
+            lost("unreachable"),
         ],
         "nodeSelector": {"kubernetes.io/os": "linux"},
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},

@@ -3,6 +3,7 @@
 pub mod coredns;
 pub mod inventory;
 pub mod rbac;
+mod removed;
 
 use std::collections::BTreeMap;
 
@@ -22,13 +23,21 @@ pub struct AddOn {
     pub objects: Vec<Value>,
 }
 
+/// What add-ons depend on beside the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether the machine has name servers.
+    pub name_servers: bool,
+    /// How many nodes the cluster has; more than two make no difference.
+    pub nodes: usize,
+}
+
 /// What is to be applied: the permissions that kubeboot itself needs, then the add-ons of the settings in their order.
-/// `name_servers` says whether the machine has any.
-pub fn wanted(settings: &Settings, name_servers: bool) -> Vec<AddOn> {
-    let mut addons = vec![AddOn { name: rbac::NAME, objects: rbac::objects() }];
+pub fn wanted(settings: &Settings, seen: Seen) -> Vec<AddOn> {
+    let mut addons = vec![AddOn { name: rbac::NAME, objects: [rbac::objects(), removed::objects()].concat() }];
     for name in &settings.addons {
         if name == coredns::NAME {
-            addons.push(AddOn { name: coredns::NAME, objects: coredns::objects(settings, name_servers) });
+            addons.push(AddOn { name: coredns::NAME, objects: coredns::objects(settings, seen) });
         }
     }
     addons
@@ -52,17 +61,29 @@ mod tests {
     fn every_object() {
         let mut settings = sample::settings();
         settings.addons = vec!["coredns".into()];
-        for addon in wanted(&settings, true) {
+        for addon in wanted(&settings, Seen { name_servers: true, nodes: 1 }) {
             let documents: Vec<String> = addon.objects.iter().map(yaml::text).collect();
             insta::assert_snapshot!(addon.name, documents.join("---\n"));
         }
     }
 
     #[test]
+    fn names_are_answered_from_two_nodes_as_soon_as_there_are_two() {
+        let mut settings = sample::settings();
+        settings.addons = vec!["coredns".into()];
+        let replicas = |nodes| {
+            let all = wanted(&settings, Seen { name_servers: true, nodes });
+            let deployment = all.iter().flat_map(|addon| &addon.objects).find(|one| one["kind"] == "Deployment");
+            deployment.and_then(|one| one["spec"]["replicas"].as_u64())
+        };
+        assert_eq!([0, 1, 2, 7].map(replicas), [1, 1, 2, 2].map(Some));
+    }
+
+    #[test]
     fn without_a_name_server_coredns_forwards_to_nobody() {
         let mut settings = sample::settings();
         settings.addons = vec!["coredns".into()];
-        let text = |servers| format!("{:?}", wanted(&settings, servers));
+        let text = |name_servers| format!("{:?}", wanted(&settings, Seen { name_servers, nodes: 1 }));
         assert!(text(true).contains("forward . /etc/resolv.conf"));
         assert!(!text(false).contains("forward"));
     }

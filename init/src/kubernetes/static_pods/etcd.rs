@@ -1,6 +1,7 @@
 //! etcd (`etcd --help`; kubeadm's `phases/etcd/local.go`).
 
 use super::{Mount, Pod, Probes};
+use crate::etcd::{CLIENT_PORT, PEER_PORT};
 use crate::kubernetes::{Site, endpoint};
 use crate::paths;
 
@@ -8,10 +9,21 @@ pub(super) const NAME: &str = "etcd";
 
 const METRICS: u16 = 2381;
 
+/// Whom etcd finds the others by at its first start.
+fn initial_cluster(site: &Site<'_>, peer: &str) -> String {
+    match &site.membership {
+        None => format!("{}={peer}", site.node.name),
+        Some(membership) => {
+            let members = membership.initial_cluster.iter().map(|(name, url)| format!("{name}={url}"));
+            members.collect::<Vec<_>>().join(",")
+        }
+    }
+}
+
 pub(super) fn pod(site: &Site<'_>) -> Pod {
     let url = |address, port| format!("https://{}", endpoint(address, port));
     let (address, loopback) = (site.node.address, site.loopback());
-    let (client, peer) = (url(address, 2379), url(address, 2380));
+    let (client, peer) = (url(address, CLIENT_PORT), url(address, PEER_PORT));
     let pki = |file: &str| format!("/etc/kubernetes/pki/etcd/{file}");
     let flags = vec![
         ("advertise-client-urls", client.clone()),
@@ -20,11 +32,12 @@ pub(super) fn pod(site: &Site<'_>) -> Pod {
         ("data-dir", paths::ETCD_DATA.to_owned()),
         ("feature-gates", "InitialCorruptCheck=true".to_owned()),
         ("initial-advertise-peer-urls", peer.clone()),
-        ("initial-cluster", format!("{}={peer}", site.node.name)),
+        ("initial-cluster", initial_cluster(site, &peer)),
+        ("initial-cluster-state", if site.membership.is_some() { "existing" } else { "new" }.to_owned()),
         // Members of different clusters never talk to each other, even if their addresses were mixed up.
         ("initial-cluster-token", site.cluster.to_owned()),
         ("key-file", pki("server.key")),
-        ("listen-client-urls", format!("{},{client}", url(loopback, 2379))),
+        ("listen-client-urls", format!("{},{client}", url(loopback, CLIENT_PORT))),
         ("listen-metrics-urls", format!("http://{}", endpoint(loopback, METRICS))),
         ("listen-peer-urls", peer),
         ("name", site.node.name.clone()),
@@ -51,5 +64,36 @@ pub(super) fn pod(site: &Site<'_>) -> Pod {
             Mount::directory("etcd-data", paths::ETCD_DATA).writable(),
         ],
         environment: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::etcd::{Member, Membership};
+    use crate::kubernetes::{renders, sample};
+
+    #[test]
+    fn a_member_that_joins_finds_the_others_and_has_an_api_server_only_with_a_vote() {
+        let (settings, node) = (sample::settings(), sample::node());
+        let mut site = sample::site(&settings, &node);
+        let founder = Member {
+            id: 1,
+            name: "zero".into(),
+            peers: vec!["https://192.0.2.9:2380".into()],
+            clients: Vec::new(),
+            learner: false,
+        };
+        let membership = Membership::learner(7, "one", "https://192.0.2.10:2380", &[founder]);
+        site.membership = Some(membership.clone());
+        let learner = renders(&site);
+        let pod = learner.iter().find(|render| render.path.ends_with("/etcd.yaml")).expect("etcd runs");
+        let flags = "--initial-cluster=one=https://192.0.2.10:2380,zero=https://192.0.2.9:2380";
+        assert!(pod.contents.contains(flags) && pod.contents.contains("--initial-cluster-state=existing"));
+        let has_api_server =
+            |all: &[crate::kubernetes::Render]| all.iter().any(|render| render.path.ends_with("/kube-apiserver.yaml"));
+        assert!(!has_api_server(&learner));
+        site.membership = Some(membership.promoted());
+        let voter = renders(&site);
+        assert!(has_api_server(&voter) && voter.contains(pod), "a vote changes nothing of etcd's pod");
     }
 }

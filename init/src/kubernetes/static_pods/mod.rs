@@ -19,9 +19,11 @@ use crate::paths;
 /// The pods' names, in the order in which they need each other.
 pub const NAMES: [&str; 4] = [etcd::NAME, apiserver::NAME, controller_manager::NAME, scheduler::NAME];
 
-/// The manifests that boot renders: what the API server is made of.
+/// The manifests that boot renders: what the API server is made of. Beside a member of etcd's that has no vote yet there
+/// is no API server; when it has one, the agent renders these again.
 pub fn first(site: &Site<'_>) -> Vec<Render> {
-    vec![render(site, &etcd::pod(site)), render(site, &apiserver::pod(site))]
+    let api_server = site.has_api_server().then(|| render(site, &apiserver::pod(site)));
+    std::iter::once(render(site, &etcd::pod(site))).chain(api_server).collect()
 }
 
 /// The manifests that the agent renders when the local API server is ready.

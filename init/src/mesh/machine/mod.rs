@@ -1,5 +1,6 @@
 //! The state machine that ties the parts: what a node of the mesh does about what happens.
 
+mod exchange;
 mod hello;
 mod news;
 mod probe;
@@ -64,6 +65,8 @@ pub struct Mesh {
     noise_at: Time,
     /// A key that came before its record.
     candidate: Option<MeshKey>,
+    /// The newest epoch of a mesh key that a member said it has.
+    told_epoch: u64,
     renewals: u32,
     silent: bool,
     counts: Counts,
@@ -148,6 +151,7 @@ impl Mesh {
             truce_until: 0,
             noise_at: 0,
             candidate: None,
+            told_epoch: 0,
             renewals: 0,
             silent: false,
             counts: Counts::default(),
@@ -377,6 +381,12 @@ impl Mesh {
     /// The newest mesh key's epoch.
     pub fn key_epoch(&self) -> u64 {
         self.ring.newest().epoch
+    }
+
+    /// Whether a member said that it has a newer mesh key, and has not given it: that one does not know this node. The host
+    /// then gets the key by enrolment, and starts a mesh anew with it.
+    pub fn is_behind(&self) -> bool {
+        self.told_epoch > self.key_epoch()
     }
 
     /// Who is suspected, and by whom first as far as is known here.

@@ -2,19 +2,20 @@
 
 use std::collections::VecDeque;
 
+use super::exchange::RECORDS;
 use super::{Mesh, make_room};
 use crate::mesh::announcement::{Handle, NodeId};
-use crate::mesh::keys::MeshKey;
-use crate::mesh::members::{Claim, State};
 use crate::mesh::packet::Update;
 use crate::mesh::record::{About, Rank, Record};
-use crate::mesh::sync::{BATCH, Cursor, Exchange, Message, NEWS, PAGE, Parts, Summary, Versions};
+use crate::mesh::sync::{Cursor, Exchange, Message, Parts, Summary, Versions};
 use crate::mesh::{Action, MILLISECOND, SECOND, StreamId, Time};
 
 /// Streams that are open at once: those opened, and those accepted.
 const MAX_OPENED: usize = 4;
 const MAX_ACCEPTED: usize = 12;
 pub const MAX_STREAMS: usize = MAX_OPENED + MAX_ACCEPTED;
+/// Accepted ones of who is no member: they leave room for members.
+const MAX_STRANGERS: usize = 4;
 /// A stream on which nothing comes for so long is closed.
 const IDLE: Time = 15 * SECOND;
 /// Messages that a push-pull may take in each direction.
@@ -28,10 +29,8 @@ const MAX_SOUGHT: usize = 16;
 const RETRY: Time = 500 * MILLISECOND;
 /// Not sought again so soon.
 const SOUGHT_AGAIN: Time = 2 * SECOND;
-/// Records asked for in one message: they may be long.
-const RECORDS: usize = 8;
 
-enum Phase {
+pub(super) enum Phase {
     /// Not open yet.
     Connecting,
     /// The other's pages are compared.
@@ -40,28 +39,31 @@ enum Phase {
     Exchanging(Wants),
     /// The other asks.
     Serving { parts: Option<Parts>, key_epoch: u64 },
+    /// Somebody asks whom this node does not know as a member: anybody can make a node key. It gets nothing, and what it
+    /// brings is taken as far as a control plane signed it: it may be a member that has a newer mesh key than this node.
+    Listening,
 }
 
 /// What is still to be given and got.
 #[derive(Default)]
-struct Wants {
-    give_members: Vec<Handle>,
-    give_records: Vec<About>,
-    members: Vec<Handle>,
-    records: Vec<(About, Rank)>,
+pub(super) struct Wants {
+    pub(super) give_members: Vec<Handle>,
+    pub(super) give_records: Vec<About>,
+    pub(super) members: Vec<Handle>,
+    pub(super) records: Vec<(About, Rank)>,
     /// Of the other's newest mesh key.
-    key_epoch: u64,
+    pub(super) key_epoch: u64,
     /// Whether keys were exchanged.
-    key_done: bool,
+    pub(super) key_done: bool,
 }
 
-struct Stream {
-    id: StreamId,
-    peer: Handle,
-    opened_here: bool,
-    phase: Phase,
-    rounds: u32,
-    ends: Time,
+pub(super) struct Stream {
+    pub(super) id: StreamId,
+    pub(super) peer: Handle,
+    pub(super) opened_here: bool,
+    pub(super) phase: Phase,
+    pub(super) rounds: u32,
+    pub(super) ends: Time,
 }
 
 /// A member that held something else than this node.
@@ -219,12 +221,20 @@ impl Mesh {
             self.out.push(Action::Close(id));
             return;
         }
-        let phase = Phase::Serving { parts: None, key_epoch: u64::MAX };
+        let strangers = self.streams.streams.iter().filter(|stream| matches!(stream.phase, Phase::Listening)).count();
+        if strangers >= MAX_STRANGERS && self.member(&peer).is_none() {
+            self.out.push(Action::Close(id));
+            return;
+        }
+        let phase = match self.member(&peer) {
+            Some(_) => Phase::Serving { parts: None, key_epoch: u64::MAX },
+            None => Phase::Listening,
+        };
         let peer = peer.handle();
         self.streams.streams.push(Stream { id, peer, opened_here: false, phase, rounds: 0, ends: now + IDLE });
     }
 
-    fn transmit(&mut self, stream: StreamId, message: &Message<'_>) {
+    pub(super) fn transmit(&mut self, stream: StreamId, message: &Message<'_>) {
         self.out.push(Action::Transmit { stream, bytes: message.bytes() });
     }
 
@@ -270,6 +280,19 @@ impl Mesh {
                 self.give(stream, members, exchange.records.iter().copied(), (Vec::new(), Vec::new()), theirs);
                 true
             }
+            (Phase::Listening, Message::Summary(_)) => {
+                let parts = Parts { members: [0; 4], records: u64::MAX };
+                let key_epoch = self.ring.newest().epoch;
+                let nothing = Versions { key_epoch, parts, members_done: true, done: true, ..Versions::default() };
+                self.transmit(stream.id, &Message::Versions(nothing));
+                true
+            }
+            (Phase::Listening, Message::Exchange(mut exchange)) => {
+                exchange.news.retain(|update| matches!(update, Update::Record(_)));
+                self.take_exchange(now, stream.peer, &exchange);
+                self.transmit(stream.id, &Message::Exchange(Exchange::default()));
+                true
+            }
             (Phase::Comparing(wants, cursor), Message::Versions(versions)) => {
                 let (mut wants, cursor) = (std::mem::take(wants), *cursor);
                 let next = self.compare(now, &mut wants, cursor, &versions);
@@ -299,167 +322,6 @@ impl Mesh {
                 self.exchange(stream, wants)
             }
             _ => false,
-        }
-    }
-
-    /// A page of what this node holds in the parts that differ.
-    fn page(&self, parts: Parts, cursor: Cursor) -> Versions {
-        let mut page = Versions { key_epoch: self.ring.newest().epoch, parts, ..Versions::default() };
-        let mut members = Vec::new();
-        if !cursor.members_done {
-            members = self.claims_after(&parts, cursor.member);
-        }
-        page.members_done = members.len() <= PAGE;
-        members.truncate(PAGE);
-        let room = PAGE - members.len();
-        page.members = members;
-        if page.members_done {
-            let records = self.store.ranks_after(cursor.record).filter(|(about, _)| parts.record(*about));
-            let mut records: Vec<(About, Rank)> = records.take(room + 1).collect();
-            page.done = records.len() <= room;
-            records.truncate(room);
-            page.records = records;
-        }
-        page
-    }
-
-    /// Claims about members above `after`, in order.
-    fn claims_after(&self, parts: &Parts, after: Option<Handle>) -> Vec<(Handle, Claim)> {
-        let all = self.members.iter().map(|member| (member.announcement.id.handle(), member.claim()));
-        let wanted = all.filter(|(at, _)| parts.member(*at) && after.is_none_or(|after| *at > after));
-        let mut members: Vec<(Handle, Claim)> = wanted.collect();
-        members.sort_unstable_by_key(|(at, _)| *at);
-        members
-    }
-
-    /// Compares a page with what this node holds. Says where the next one begins, if there is one.
-    fn compare(&mut self, now: Time, wants: &mut Wants, cursor: Cursor, page: &Versions) -> Option<Cursor> {
-        wants.key_epoch = page.key_epoch;
-        if !cursor.members_done {
-            self.compare_members(now, wants, cursor, page);
-        }
-        let next_member = page.members.last().map(|(member, _)| *member).or(cursor.member);
-        let next_record = page.records.last().map(|(about, _)| *about).or(cursor.record);
-        if page.members_done {
-            self.compare_records(wants, cursor, page);
-        }
-        let next = Cursor { member: next_member, record: next_record, members_done: page.members_done };
-        // A page that does not lead on would be asked for again and again.
-        (!page.done && next != cursor).then_some(next)
-    }
-
-    fn compare_members(&mut self, now: Time, wants: &mut Wants, cursor: Cursor, page: &Versions) {
-        let last = page.members.last().map(|(member, _)| *member);
-        let within = |at: Handle| page.members_done || last.is_some_and(|last| at <= last);
-        let mine = self.claims_after(&page.parts, cursor.member);
-        let mut theirs = page.members.iter().copied().peekable();
-        let mut take = Vec::new();
-        for (at, held) in mine.into_iter().filter(|(at, _)| within(*at)) {
-            while let Some((other, claim)) = theirs.next_if(|(other, _)| *other < at) {
-                take.push((other, claim, None));
-            }
-            match theirs.next_if(|(other, _)| *other == at) {
-                Some((_, claim)) if claim > held => take.push((at, claim, Some(held))),
-                Some((_, claim)) if claim == held => {}
-                Some(_) => wants.give_members.push(at),
-                None if held.state != State::Down => wants.give_members.push(at),
-                None => {}
-            }
-        }
-        take.extend(theirs.map(|(other, claim)| (other, claim, None)));
-        for (at, claim, held) in take {
-            match held {
-                _ if self.store.is_removed_handle(at) => {}
-                None if claim.state != State::Down => wants.members.push(at),
-                Some(held) if held.life != claim.life => wants.members.push(at),
-                Some(_) => {
-                    let accuser = (claim.state == State::Suspect).then_some((Handle(0), 0));
-                    self.take_update(now, &Update::Brief { member: at, claim, accuser }, None);
-                    if at == self.me.id.handle() {
-                        wants.give_members.push(at);
-                    }
-                }
-                None => {}
-            }
-        }
-    }
-
-    fn compare_records(&self, wants: &mut Wants, cursor: Cursor, page: &Versions) {
-        let last = page.records.last().map(|(about, _)| *about);
-        let within = |about: About| page.done || last.is_some_and(|last| about <= last);
-        let mine = self.store.ranks_after(cursor.record);
-        for (about, rank) in mine.filter(|(about, _)| page.parts.record(*about) && within(*about)) {
-            let theirs = page.records.binary_search_by_key(&about, |(about, _)| *about);
-            if theirs.is_err() || theirs.is_ok_and(|at| page.records[at].1 < rank) {
-                wants.give_records.push(about);
-            }
-        }
-        let lacking = |(about, rank): &&(About, Rank)| self.store.rank(*about).is_none_or(|held| held < *rank);
-        wants.records.extend(page.records.iter().filter(lacking));
-    }
-
-    /// Gives the next of what the other lacks and asks for the next of what is wanted. False when nothing is left.
-    fn exchange(&mut self, stream: &mut Stream, mut wants: Wants) -> bool {
-        let ours = self.ring.newest().epoch;
-        let keys = !wants.key_done && wants.key_epoch != ours;
-        let nothing = wants.give_members.is_empty() && wants.give_records.is_empty();
-        if nothing && wants.members.is_empty() && wants.records.is_empty() && !keys {
-            return false;
-        }
-        wants.key_done = true;
-        let give: Vec<Handle> = wants.give_members.drain(..BATCH.min(wants.give_members.len())).collect();
-        let records: Vec<About> = wants.give_records.drain(..1.min(wants.give_records.len())).collect();
-        let members: Vec<Handle> = wants.members.drain(..BATCH.min(wants.members.len())).collect();
-        let asked = wants.records.iter().take(RECORDS).map(|(about, _)| *about).collect();
-        let theirs = if keys { wants.key_epoch } else { u64::MAX };
-        self.give(stream, give.into_iter(), records.into_iter(), (members, asked), theirs);
-        stream.phase = Phase::Exchanging(wants);
-        true
-    }
-
-    /// Sends members and records as far as they fit, wants, and the key if the other's is older.
-    fn give(
-        &mut self,
-        stream: &Stream,
-        members: impl Iterator<Item = Handle>,
-        records: impl Iterator<Item = About>,
-        (want_members, want_records): (Vec<Handle>, Vec<About>),
-        their_epoch: u64,
-    ) {
-        let (mut whole, mut size) = (Vec::new(), 0);
-        for member in members.take(BATCH).filter_map(|member| self.members.get(member)) {
-            let bytes = member.announcement.bytes();
-            size += bytes.len() + 8;
-            whole.push((member.claim(), bytes));
-        }
-        let mut signed = Vec::new();
-        for record in records.filter_map(|about| self.store.by(about)) {
-            let bytes = record.bytes();
-            size += bytes.len() + 3;
-            if size > NEWS {
-                break;
-            }
-            signed.push(bytes);
-        }
-        let members = whole.iter().map(|(claim, announcement)| Update::Full {
-            incarnation: claim.incarnation,
-            state: claim.state,
-            announcement,
-        });
-        let news = members.chain(signed.iter().map(|record| Update::Record(record))).collect();
-        let newest = self.ring.newest();
-        let key = (their_epoch < newest.epoch).then(|| (newest.epoch, newest.secret().clone()));
-        let exchange = Exchange { news, members: want_members, records: want_records, key };
-        let message = Message::Exchange(exchange);
-        self.transmit(stream.id, &message);
-    }
-
-    fn take_exchange(&mut self, now: Time, peer: Handle, exchange: &Exchange<'_>) {
-        for update in &exchange.news {
-            self.take_update(now, update, Some(peer));
-        }
-        if let Some((epoch, secret)) = &exchange.key {
-            self.take_key(now, MeshKey::new(*epoch, secret.clone()));
         }
     }
 }

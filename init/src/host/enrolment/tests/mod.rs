@@ -28,13 +28,20 @@ use crate::host::enrolment::channel::{Broken, Channel, Times};
 use crate::host::enrolment::store::{Objects, Store};
 use crate::host::enrolment::{server, tls};
 use crate::host::{clock, random, wait};
+use crate::mesh::MeshKey;
 use crate::settings::Cidr;
 use crate::token::{JoinToken, Joiner as Role, SECRET, Seed, SigningKey};
 
 /// How long a test waits for what must come.
 const LIMIT: Duration = Duration::from_secs(20);
 
-struct InMemory(Mutex<takings::Objects>);
+pub(crate) struct InMemory(Mutex<takings::Objects>);
+
+impl InMemory {
+    pub(crate) fn new() -> Self {
+        InMemory(Mutex::new(takings::Objects::new()))
+    }
+}
 
 impl Objects for InMemory {
     fn call(&self, call: &Call) -> Result<Answer, String> {
@@ -81,7 +88,7 @@ impl server::Cluster for Cluster {
         let wanted = [Authority::Cluster, Authority::KubeletServing];
         Ok(Grant {
             role: admission.node.role,
-            mesh_key: Zeroizing::new([7; 32]),
+            mesh_key: MeshKey::new(1, Zeroizing::new([7; 32])),
             endpoints: vec!["192.0.2.10:6443".parse().unwrap()],
             settings: String::new(),
             authorities: wanted.map(|one| (one, self.authorities[&one].certificate.clone())).into(),
@@ -175,7 +182,8 @@ fn join_from(address: &SocketAddr, name: &str, own: IpAddr, token: JoinToken) ->
 }
 
 fn machine(name: &str, address: IpAddr) -> Machine {
-    let requests = profile::of_every_node(name, address).map(|(_, request)| sample::signing_request(&request, |_| {}));
+    let requests = profile::of_every_node(name, address, &node_key(name).public())
+        .map(|(_, request)| sample::signing_request(&request, |_| {}));
     Machine { name: name.into(), address, release: "1.37.2-4".parse().unwrap(), requests }
 }
 

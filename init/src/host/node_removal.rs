@@ -1,0 +1,152 @@
+//! Takes the steps by which a node is removed ([`crate::node_removal`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::api::{Api, ApiError};
+use super::enrolment::store::{InApi, Store};
+use super::node::ThisNode;
+use super::root::Root;
+use super::{clock, etcd, wait};
+use crate::etcd as members;
+use crate::facts::rfc1123_problem;
+use crate::health::node_from;
+use crate::node_removal::{Found, Step, eviction, to_evict};
+
+/// Between looks at the pods that have to leave.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A cluster that a node is removed from, as a control plane of it sees it.
+pub struct Removal {
+    api: Arc<Api>,
+    store: Store,
+    /// Where etcd is asked: this machine's member first.
+    urls: Vec<String>,
+    root: Root,
+    found: Found,
+}
+
+impl Removal {
+    /// Looks at what is known of the node.
+    ///
+    /// # Errors
+    /// In words: the name is none, this machine is no control plane, or something can't be asked.
+    pub fn look(root: &Root, name: &str) -> Result<Self, String> {
+        if let Some(problem) = rfc1123_problem(name) {
+            return Err(format!("{name:?} is no node's name: {problem}"));
+        }
+        let this = ThisNode::load(root)?;
+        if !this.is_control_plane() {
+            return Err("this machine is a worker; nodes are removed on a control plane".to_owned());
+        }
+        let api = Arc::new(this.api(root).map_err(|error| error.to_string())?);
+        let store = Store::new(Arc::new(InApi::new(api.clone())));
+        let own = etcd::client_url(crate::kubernetes::loopback(this.node.address));
+        let urls: Vec<String> = std::iter::once(own).chain(etcd::others(root, this.node.address)).collect();
+        let node = api.get_optional(&node_path(name)).map_err(|error| error.to_string())?;
+        let (member, quorum) = quorum(root, &urls, name)?;
+        let found = Found {
+            name: name.to_owned(),
+            own: name == this.node.name,
+            node: node.map(|node| node_from(&node).ready.is_some_and(|ready| ready.status)),
+            record: store.node(name)?.map(|node| node.record),
+            member,
+            quorum,
+        };
+        Ok(Removal { api, store, urls, root: root.clone(), found })
+    }
+
+    /// What is known of the node.
+    pub fn found(&self) -> &Found {
+        &self.found
+    }
+
+    /// Takes a step. Pods have `limit` to move.
+    ///
+    /// # Errors
+    /// In words: what was not done.
+    pub fn take(&self, step: &Step, limit: Duration) -> Result<(), String> {
+        let words = |error: ApiError| error.to_string();
+        let node = node_path(&self.found.name);
+        match step {
+            Step::Cordon => {
+                let patch = json!({"spec": {"unschedulable": true}});
+                missing_is_done(self.api.merge(&node, &patch).map(drop)).map_err(words)
+            }
+            Step::Drain => self.drain(limit),
+            Step::Bar => match &self.found.record {
+                Some(record) => self.store.bar(record, clock::unix()),
+                None => Ok(()),
+            },
+            Step::LeaveEtcd { id } => {
+                let (client, now) = etcd::ask(&self.root, &self.urls)?;
+                match now.iter().any(|member| member.id == *id) {
+                    true => client.remove(*id),
+                    false => Ok(()),
+                }
+            }
+            Step::Unregister => self.api.delete(&node).map(drop).map_err(words),
+            Step::Forget => self.store.forget(&self.found.name).map(drop),
+        }
+    }
+
+    fn drain(&self, limit: Duration) -> Result<(), String> {
+        let path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", self.found.name);
+        let drained = wait::until("the node's pods to move", limit, PAUSE, || {
+            let pods = to_evict(&self.api.get(&path).map_err(|error| error.to_string())?);
+            let mut refused = Vec::new();
+            for pod in &pods {
+                match self.api.post(&pod.eviction_path(), &eviction(pod)) {
+                    // Gone already, or another of the same name is there.
+                    Err(error) if matches!(error.status(), Some(404 | 409)) => {}
+                    Err(error) => refused.push(format!("{}/{}: {error}", pod.namespace, pod.name)),
+                    Ok(_) => {}
+                }
+            }
+            match (pods.first(), refused.first()) {
+                (None, _) => Ok(()),
+                (Some(_), Some(why)) => Err(format!("{} still run there; {why}", pods.len())),
+                (Some(pod), None) => {
+                    Err(format!("{} still run there, such as {}/{}", pods.len(), pod.namespace, pod.name))
+                }
+            }
+        });
+        drained.map_err(|late| {
+            format!(
+                "{late}. It is cordoned, and its pods that moved stay where they are. To remove it all the same: \
+                 --without-drain; to give it back to pods: kubectl uncordon {}",
+                self.found.name
+            )
+        })
+    }
+}
+
+fn node_path(name: &str) -> String {
+    format!("/api/v1/nodes/{name}")
+}
+
+fn missing_is_done(result: Result<(), ApiError>) -> Result<(), ApiError> {
+    match result {
+        Err(error) if error.status() == Some(404) => Ok(()),
+        other => other,
+    }
+}
+
+/// The node's member of etcd's, and whether the others can decide without it: each is asked by itself.
+fn quorum(root: &Root, urls: &[String], name: &str) -> Result<(Option<u64>, Result<(), String>), String> {
+    let (_, all) = etcd::ask(root, urls)?;
+    let Some(own) = all.iter().find(|member| member.name == name) else { return Ok((None, Ok(()))) };
+    let answers = |member: &&members::Member| {
+        let mut clients = member.clients.iter();
+        clients.any(|url| etcd::Client::new(root, url).is_ok_and(|client| client.members().is_ok()))
+    };
+    let healthy: Vec<u64> = all.iter().filter(answers).map(|member| member.id).collect();
+    Ok((Some(own.id), members::removal(&all, own.id, &healthy)))
+}
+
+/// What a program is told of a removal.
+pub fn report(name: &str, steps: &[Step]) -> Value {
+    json!({"removed": name, "steps": steps})
+}
