@@ -187,17 +187,7 @@ impl Request {
             },
             Request::TokenCreate { role, key, ttl, uses } => {
                 seconds(*ttl, LONGEST)?;
-                match (role, uses) {
-                    _ if key.0.len() != 32 => bad("its key has not 32 bytes".to_owned(), "report this."),
-                    (Admits::ControlPlane, uses) if *uses != Some(1) => bad(
-                        "a control plane's token admits one machine, because it is worth the cluster's keys".to_owned(),
-                        "make one for each machine.",
-                    ),
-                    (_, Some(0)) | (_, Some(10_001..)) => {
-                        bad("a token admits 1 to 10000 machines, or any number".to_owned(), "give another --uses.")
-                    }
-                    _ => Ok(()),
-                }
+                token(*role, key, *uses).or_else(|(why, fix)| bad(why.to_owned(), fix))
             }
             Request::TokenRevoke { id } => match is_token_id(id) {
                 true => Ok(()),
@@ -273,6 +263,19 @@ impl std::fmt::Display for Request {
             Request::UserRevoke { name } => format!("user revoke {name}"),
         };
         f.write_str(one_line(&text).trim_end())
+    }
+}
+
+/// Whether such a token may be made; else why not, and the fix.
+fn token(role: Admits, key: &Bytes, uses: Option<u32>) -> Result<(), (&'static str, &'static str)> {
+    match (role, uses) {
+        _ if key.0.len() != 32 => Err(("its key has not 32 bytes", "report this.")),
+        (Admits::ControlPlane, uses) if uses != Some(1) => Err((
+            "a control plane's token admits one machine, because it is worth the cluster's keys",
+            "make one for each machine.",
+        )),
+        (_, Some(0 | 10_001..)) => Err(("a token admits 1 to 10000 machines, or any number", "give another --uses.")),
+        _ => Ok(()),
     }
 }
 

@@ -152,6 +152,8 @@ impl Desk {
     /// [`Halt`]: why it was not done, and what state was left.
     pub fn answer(&self, who: &Caller, request: &Request, now: Unix, sink: &mut dyn Sink) -> Result<u8, Halt> {
         request.check()?;
+        // The key was looked up when it was admitted; who was removed since must not use the open connection to come back.
+        self.still(who)?;
         let what = request.refused();
         let failed = |why: String| Trouble::new(Exit::Failure, what, why, LOOK);
         match request {
@@ -170,29 +172,9 @@ impl Desk {
                 output::logs(&self.programs, unit.as_deref(), *follow, *lines, sink)
             }
             Request::SupportBundle {} => bundle::write(&self.root, &self.programs, Some(&*self.rbac), now, sink),
-            Request::TokenCreate { role, key, ttl, uses } => {
-                let key = key.0.as_slice().try_into().map_err(|_| failed("its key has not 32 bytes".to_owned()))?;
-                let origin = Origin::Created { by: who.name.clone() };
-                let expires = now.saturating_add(*ttl);
-                let record = TokenRecord { kind: (*role).into(), key, expires, uses_left: *uses, origin };
-                match self.store.create_token(record).map_err(failed)? {
-                    true => output::value(sink, &json!({"expires": moment(expires), "join": self.address()})),
-                    false => Err(failed("there is a token of its id: try again".to_owned()).into()),
-                }
+            Request::TokenCreate { .. } | Request::TokenList {} | Request::TokenRevoke { .. } => {
+                self.tokens(who, request, now, sink)
             }
-            Request::TokenList {} => {
-                let mut damaged = Vec::new();
-                let tokens = self.store.tokens(&mut damaged).map_err(failed)?;
-                let nodes = self.store.nodes(&mut damaged).map_err(failed)?;
-                output::value(sink, &json!({"tokens": tokens::listed(&tokens, &nodes, now), "damaged": damaged}))
-            }
-            Request::TokenRevoke { id } => match self.store.delete_token(&format!("token-{id}")).map_err(failed)? {
-                true => output::value(sink, &json!({"revoked": id})),
-                false => {
-                    let why = format!("there is no token with the id {id}");
-                    Err(Trouble::new(Exit::Failure, what, why, "see which there are: kubeboot token list").into())
-                }
-            },
             Request::OperatorAdd { key } => {
                 let line = OperatorLine::parse(key).map_err(failed)?;
                 let in_force = self.operators().map_err(failed)?.iter().any(|(other, _)| other.key == line.key);
@@ -207,7 +189,6 @@ impl Desk {
                 output::value(sink, &rows)
             }
             Request::UserCreate { user, certificate_request } => {
-                self.still(who)?;
                 let spki = signing_request::check(&certificate_request.0, &user.request());
                 let spki = spki.map_err(|why| Trouble::new(Exit::BadInput, what, why, "report this."))?;
                 self.create_user(who, user, &spki, now, sink)
@@ -248,6 +229,38 @@ impl Desk {
         })?;
         sink.part(said.stdout.as_bytes())?;
         Ok(said.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(Exit::Failure.code()))
+    }
+
+    /// What is asked about tokens.
+    fn tokens(&self, who: &Caller, request: &Request, now: Unix, sink: &mut dyn Sink) -> Result<u8, Halt> {
+        let what = request.refused();
+        let failed = |why: String| Trouble::new(Exit::Failure, what, why, LOOK);
+        match request {
+            Request::TokenCreate { role, key, ttl, uses } => {
+                let key = key.0.as_slice().try_into().map_err(|_| failed("its key has not 32 bytes".to_owned()))?;
+                let origin = Origin::Created { by: who.name.clone() };
+                let expires = now.saturating_add(*ttl);
+                let record = TokenRecord { kind: (*role).into(), key, expires, uses_left: *uses, origin };
+                match self.store.create_token(record).map_err(failed)? {
+                    true => output::value(sink, &json!({"expires": moment(expires), "join": self.address()})),
+                    false => Err(failed("there is a token of its id: try again".to_owned()).into()),
+                }
+            }
+            Request::TokenList {} => {
+                let mut damaged = Vec::new();
+                let tokens = self.store.tokens(&mut damaged).map_err(failed)?;
+                let nodes = self.store.nodes(&mut damaged).map_err(failed)?;
+                output::value(sink, &json!({"tokens": tokens::listed(&tokens, &nodes, now), "damaged": damaged}))
+            }
+            Request::TokenRevoke { id } => match self.store.delete_token(&format!("token-{id}")).map_err(failed)? {
+                true => output::value(sink, &json!({"revoked": id})),
+                false => {
+                    let why = format!("there is no token with the id {id}");
+                    Err(Trouble::new(Exit::Failure, what, why, "see which there are: kubeboot token list").into())
+                }
+            },
+            _ => Err(failed("a fault of kubeboot's own: this is not about tokens".to_owned()).into()),
+        }
     }
 
     /// Refuses to remove the last: afterwards only who starts a control plane anew could name one.

@@ -146,6 +146,19 @@ fn without_an_operators_key_nothing_is_read_and_nothing_done() {
 }
 
 #[test]
+fn a_removed_operator_does_not_come_back_by_a_connection_that_was_open() {
+    let world = World::new();
+    world.add(BOB, "bob");
+    let mut channel = admitted(&world);
+    let remove = Request::OperatorRemove { key: public_line(ADA, ""), last: false };
+    let _: Value = world.value(BOB, &remove);
+    let back = Request::OperatorAdd { key: public_line(ADA, "") };
+    channel.send(&Frame::Request(back.text()).encode().unwrap()).unwrap();
+    assert_eq!(failed(&mut channel).exit, 7);
+    assert_eq!(world.ask(ADA, &Request::OperatorList {}).unwrap_err().exit, 7);
+}
+
+#[test]
 fn requests_are_bounded_whole_and_of_their_form() {
     let world = World::new();
     let mut channel = admitted(&world);
@@ -235,4 +248,38 @@ fn a_real_agent_signs_with_keys_of_every_kind_that_it_can_have_without_a_token()
     }
     agent.kill().unwrap();
     agent.wait().unwrap();
+}
+
+#[test]
+fn an_operator_who_asks_for_too_much_at_once_is_told_so_and_others_wait_for_nobody() {
+    let world = World::new();
+    let places: Vec<_> = std::iter::from_fn(|| world.plane.desk.enter()).collect();
+    assert_eq!(places.len(), crate::operators::AT_ONCE);
+    let trouble = world.ask(ADA, &Request::UserList {}).unwrap_err();
+    assert!(trouble.exit == 1 && trouble.fix[0].contains("another control plane"), "{trouble:?}");
+    drop(places);
+    assert!(world.ask(ADA, &Request::UserList {}).is_ok());
+}
+
+/// Whatever two who remove each other at once see of each other, somebody is left.
+#[test]
+fn two_who_remove_each_other_at_once_do_not_leave_nobody() {
+    let world = World::new();
+    world.add(BOB, "bob");
+    for _ in 0..20 {
+        thread::scope(|scope| {
+            for (number, other) in [(ADA, BOB), (BOB, ADA)] {
+                let (desk, key) = (&world.plane.desk, public_line(other, ""));
+                let who = Caller { name: format!("{number}"), key: Some(wire(number)) };
+                let remove = Request::OperatorRemove { key, last: false };
+                scope.spawn(move || desk.answer(&who, &remove, clock::unix(), &mut Vec::new()).is_ok());
+            }
+        });
+        let listed = |number| world.plane.desk.is_operator(&wire(number)).unwrap();
+        assert!(listed(ADA) || listed(BOB));
+        for number in [ADA, BOB] {
+            let add = Request::OperatorAdd { key: public_line(number, "") };
+            assert_eq!(world.plane.desk.answer(&here(&world), &add, clock::unix(), &mut Vec::new()).unwrap(), 0);
+        }
+    }
 }
