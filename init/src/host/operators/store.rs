@@ -183,3 +183,45 @@ impl People {
 pub fn bound(rbac: &dyn Rbac, user: &str) -> Result<Vec<Bound>, String> {
     Ok(rbac.bindings()?.iter().flat_map(|list| Bound::among(list, user)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::host::api::fake::{authority, client, serve};
+    use crate::operators::user::{Role, Wanted};
+
+    #[test]
+    fn what_binds_a_user_is_asked_for_where_the_api_has_it() {
+        let authority = authority();
+        let (name, groups) = ("bob@example.org".to_owned(), Vec::new());
+        let user = Wanted { name, groups, ttl: 60, role: Role::View, namespace: None, reserved: false };
+        let kinds = json!({"resources": [
+            {"name": "clusterrolebindings", "namespaced": false, "kind": "ClusterRoleBinding"},
+            {"name": "rolebindings", "namespaced": true, "kind": "RoleBinding"},
+        ]});
+        let in_shop = Wanted { namespace: Some("shop".into()), ..user.clone() };
+        let script = vec![
+            (200, json!({"items": [user.binding()]})),
+            (200, json!({"items": []})),
+            (200, kinds),
+            (200, user.binding()),
+            (200, in_shop.binding()),
+            (200, json!({"status": "Success"})),
+            (404, json!({"message": "not found"})),
+            (403, json!({"message": "forbidden"})),
+        ];
+        let (address, server) = serve(&authority, script);
+        let api = InApi::new(Arc::new(client(&authority, &address)));
+        let found = bound(&api, "bob@example.org").unwrap();
+        assert!(found.len() == 1 && user.is_bound_by(&found[0]) && !in_shop.is_bound_by(&found[0]));
+        api.apply(&user.binding()).unwrap();
+        api.apply(&in_shop.binding()).unwrap();
+        assert_eq!([api.delete(&found[0].path()), api.delete(&found[0].path())], [Ok(true), Ok(false)]);
+        assert!(api.servers().unwrap_err().contains("403"));
+        let asked: Vec<String> =
+            server.join().unwrap().iter().map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect();
+        insta::assert_snapshot!(asked.join("\n"));
+    }
+}
