@@ -22,11 +22,28 @@ pub enum Exit {
     Timeout,
     /// The machine has no role yet: it was given none.
     NoRole,
-    /// A control plane refused the machine, for a reason that does not pass by itself; nothing was changed.
+    /// A control plane refused the machine or the operator, for a reason that does not pass by itself; nothing was changed.
     Refused,
 }
 
 impl Exit {
+    /// Every end.
+    pub const ALL: [Exit; 8] = [
+        Exit::Success,
+        Exit::Failure,
+        Exit::BadInput,
+        Exit::Preflight,
+        Exit::Damaged,
+        Exit::Timeout,
+        Exit::NoRole,
+        Exit::Refused,
+    ];
+
+    /// The end with that code, which another machine said; one that this release does not know is a failure.
+    pub fn of_code(code: u8) -> Exit {
+        Exit::ALL.into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::Failure)
+    }
+
     /// Whether `kubeboot.service` tries again: what stopped it may pass by itself, or be mended from outside. Wrong
     /// input, damage, a missing role and a control plane's refusal do not (`RestartPreventExitStatus=` in the unit).
     pub fn is_tried_again(self) -> bool {

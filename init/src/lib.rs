@@ -16,6 +16,7 @@ pub mod host;
 pub mod kubernetes;
 pub mod mesh;
 pub mod node_removal;
+pub mod operators;
 pub mod paths;
 pub mod plan;
 pub mod preflight;

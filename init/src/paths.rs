@@ -41,6 +41,8 @@ pub const SLOTS: &str = "/var/lib/kubeboot/slots.json";
 pub const RELEASES: &str = "/var/lib/kubeboot/releases";
 /// Boot counter, the one thing that a boot of a finished machine writes; its agent writes in [`MESH`].
 pub const BOOTS: &str = "/var/lib/kubeboot/boots";
+/// Fingerprints of operators that were removed from the cluster, one a line, whatever the settings say.
+pub const REMOVED_OPERATORS: &str = "/var/lib/kubeboot/removed-operators";
 /// Asks the next start, in the initrd, to remove all state.
 pub const RESET: &str = "/var/lib/kubeboot/reset";
 /// Bound over /etc/kubernetes at boot.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::certificates::OperatorKey;
 use crate::exit::Exit;
 use crate::health::{self, Verdict};
 use crate::host::console::Console;
@@ -13,9 +12,12 @@ use crate::host::gates::Gates;
 use crate::host::node::ThisNode;
 use crate::host::report::Report;
 use crate::host::root::Root;
-use crate::host::{clock, files, releases, renewal, systemd, wait};
+use crate::host::{clock, files, releases, systemd, wait};
+use crate::operators::known::fingerprint_text;
+use crate::operators::{key, objects};
 use crate::paths;
 use crate::timeline::{Outcome, What};
+use crate::token::fingerprint;
 use crate::words::{self, Member, Ready};
 
 /// Between looks while a boot is young: short, because what is waited for is on the way to Ready.
@@ -178,11 +180,13 @@ fn welcome(root: &Root, this: &ThisNode, console: &mut Console) {
         };
         return console.say(|paint| words.text(paint));
     }
-    let operators: Vec<String> = renewal::as_founder(this).operators().iter().map(OperatorKey::fingerprint).collect();
+    let rows = objects::operators(&key::of_settings(&this.settings), &[]);
+    let operators: Vec<String> = rows.into_iter().map(|(_, row)| row.fingerprint).collect();
     let (kubernetes, server) = (format!("v{}", this.seat.kubernetes), crate::kubernetes::server(this.node.address));
     let ready = Ready {
         node: &this.node.name,
         cluster: &this.cluster.id,
+        fingerprint: &fingerprint_text(&fingerprint(&this.cluster.identity())),
         kubernetes: &kubernetes,
         server: &server,
         after: clock::monotonic(),

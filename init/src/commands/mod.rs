@@ -1,6 +1,7 @@
 //! One file for each subcommand: gather through `host`, decide with the pure rooms, act through `host`.
 
 mod agent;
+mod answer;
 mod balancer;
 mod boot;
 mod etc;
@@ -8,17 +9,24 @@ mod health;
 mod images;
 mod init;
 mod join;
+mod kubeconfig;
+mod logs;
 mod members;
 mod node;
+mod operator;
 mod os_health;
+mod person;
+mod place;
 mod plan;
 mod preflight;
 mod prompt;
 mod reset;
 mod slot;
 mod status;
+mod support_bundle;
 mod timeline;
 mod token;
+mod user;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -30,6 +38,8 @@ use crate::exit::Exit;
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    there: place::There,
 }
 
 /// Every subcommand: a variant here and a file beside this one. Those that only units run are hidden.
@@ -76,12 +86,38 @@ enum Command {
     Node(node::Args),
     /// Make tokens
     Token(token::Args),
+    /// Get an operator's own access for kubectl
+    Kubeconfig(kubeconfig::Args),
+    /// Make access for people who are no operators, and take it away
+    User(user::Args),
+    /// Say whose ssh keys command the cluster
+    Operator(operator::Args),
+    /// Show the journal
+    Logs(logs::Args),
+    /// Gather what is needed to find a fault, without secrets
+    SupportBundle(support_bundle::Args),
     /// Pick the release to boot, check it, and mount it as the seat
     #[command(hide = true)]
     Slot(slot::Args),
     /// Give containerd the node's own image, or the archives of a volume
     #[command(hide = true)]
     Images(images::Args),
+}
+
+impl Command {
+    /// Whether another machine can do it, which `--node` names.
+    fn takes_node(&self) -> bool {
+        matches!(
+            self,
+            Command::Status(_)
+                | Command::Token(_)
+                | Command::Kubeconfig(_)
+                | Command::User(_)
+                | Command::Operator(_)
+                | Command::Logs(_)
+                | Command::SupportBundle(_)
+        )
+    }
 }
 
 /// How a command answers.
@@ -105,7 +141,16 @@ pub fn main() -> std::process::ExitCode {
             return exit.into();
         }
     };
-    match line.command {
+    run(line.command, &line.there).into()
+}
+
+fn run(command: Command, there: &place::There) -> Exit {
+    if !command.takes_node()
+        && let Err(stop) = there.refuse()
+    {
+        return answer::end("kubeboot", Output::Text, Err(stop));
+    }
+    match command {
         Command::Boot(args) => boot::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Etc(args) => etc::run(&args),
@@ -113,20 +158,24 @@ pub fn main() -> std::process::ExitCode {
         Command::Init(args) => init::run(&args),
         Command::Join(args) => join::run(&args),
         Command::Prompt(args) => prompt::run(&args),
-        Command::Status(args) => status::run(&args),
+        Command::Status(args) => status::run(&args, there),
         Command::Members(args) => members::run(&args),
         Command::Reset(args) => reset::run(&args),
         Command::Timeline(args) => timeline::run(&args),
         Command::Node(args) => node::run(&args),
-        Command::Token(args) => token::run(&args),
+        Command::Token(args) => token::run(&args, there),
         Command::Slot(args) => slot::run(&args),
         Command::Images(args) => images::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Balancer(args) => balancer::run(&args),
         Command::Health(args) => health::run(&args),
         Command::OsHealth(args) => os_health::run(&args),
+        Command::Kubeconfig(args) => kubeconfig::run(&args, there),
+        Command::User(args) => user::run(&args, there),
+        Command::Operator(args) => operator::run(&args, there),
+        Command::Logs(args) => logs::run(&args, there),
+        Command::SupportBundle(args) => support_bundle::run(&args, there),
     }
-    .into()
 }
 
 #[cfg(test)]
@@ -158,6 +207,38 @@ mod tests {
         let command = CommandLine::command();
         let visible = command.get_subcommands().filter(|command| !command.is_hide_set());
         assert_eq!(listed, visible.map(clap::Command::get_name).collect());
+    }
+
+    #[test]
+    fn another_machine_is_named_before_or_behind_a_command_and_by_what_is_one_alone() {
+        let parse = |words: &str| CommandLine::try_parse_from(words.split(' '));
+        let fingerprint = "0f".repeat(16);
+        for words in [
+            "kubeboot --node 10.0.0.10 status",
+            "kubeboot status --node 10.0.0.10 --why",
+            "kubeboot user create bob --node cp-1.example:7440 -o x --output json",
+            "kubeboot user revoke bob --node 10.0.0.10 --output json",
+            "kubeboot --node 10.0.0.10 logs -f kubelet",
+            &format!("kubeboot --node 10.0.0.10 --fingerprint {fingerprint} --cluster-id {fingerprint} operator list"),
+        ] {
+            let line = parse(words).unwrap_or_else(|error| panic!("{error}"));
+            assert!(line.there.node.is_some() && line.command.takes_node(), "{words}");
+        }
+        for words in [
+            "kubeboot --node 10.0.0.10 --fingerprint 0f status",
+            "kubeboot --fingerprint 0f status",
+            "kubeboot --node 10.0.0.10 operator add",
+            "kubeboot user create bob --output json",
+            "kubeboot kubeconfig --ttl 1y",
+            "kubeboot support-bundle",
+        ] {
+            assert!(parse(words).is_err(), "{words}");
+        }
+        // What is this machine's alone is not done here when another is named.
+        for words in ["kubeboot --node 10.0.0.10 reset --yes", "kubeboot init --node 10.0.0.10"] {
+            let line = parse(words).unwrap();
+            assert_eq!(run(line.command, &line.there), Exit::BadInput, "{words}");
+        }
     }
 
     #[test]

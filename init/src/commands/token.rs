@@ -1,33 +1,29 @@
 //! `kubeboot token`: makes tokens, offline for a new cluster or for the one that this control plane is of, and shows,
 //! looks at and revokes them. Tokens go to standard output only, and come from files or standard input only.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Output;
+use super::answer::{self, print, print_json, stop};
 use super::boot::Stop;
+use super::place::{Needs, There};
 use crate::certificates::DAY;
 use crate::enrolment::decision::{Origin, TokenRecord};
 use crate::enrolment::message::Founded;
 use crate::enrolment::objects::{moment, role_text};
 use crate::exit::Exit;
-use crate::host::enrolment::store::{InApi, Store};
-use crate::host::node::ThisNode;
-use crate::host::root::Root;
-use crate::host::{clock, random, sources};
+use crate::host::{random, sources};
+use crate::operators::Request;
+use crate::operators::request::{Admits, Bytes, LONGEST, is_token_id};
+use crate::release::date::Moment;
 use crate::settings::Role;
 use crate::token::{JoinToken, Joiner, Seed, Token};
+use crate::words::Paint;
 use crate::words::tokens::{self, ADDRESS, Set};
-use crate::words::{Block, Paint};
-
-/// The longest life of a token that is made, in seconds.
-const LONGEST: u64 = 366 * DAY;
-/// How often another token is made when the short id of one is taken.
-const TRIES: u8 = 4;
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
@@ -35,6 +31,7 @@ const TRIES: u8 = 4;
     kubeboot token generate                        a new cluster's tokens, and how machines are started with them\n  \
     kubeboot token generate --seed > seed.token    the founder's alone, for a credential or user-data\n  \
     kubeboot token create                          on a control plane: a fresh token for workers\n  \
+    kubeboot --node 10.0.0.10 token create         from anywhere, as an operator\n  \
     kubeboot token list\n  \
     kubeboot token inspect < worker.token          what a token is for, and where a typing error is")]
 pub struct Args {
@@ -118,55 +115,21 @@ struct Create {
     output: Output,
 }
 
-/// What a token admits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Admits {
-    #[default]
-    Worker,
-    ControlPlane,
-}
-
 /// Runs the command.
-pub fn run(args: &Args) -> Exit {
-    let root = Root::system();
+pub fn run(args: &Args, there: &There) -> Exit {
+    let offline = || there.refuse();
     let (command, output, answer) = match &args.what {
-        What::Generate(generate) => ("token generate", generate.output, self::generate(generate)),
-        What::Create(create) => ("token create", create.output, self::create(&root, create)),
-        What::List { output } => ("token list", *output, list(&root, *output)),
-        What::Revoke { id, output } => ("token revoke", *output, revoke(&root, id, *output)),
-        What::Inspect { token_file, output } => ("token inspect", *output, inspect(token_file, *output)),
-    };
-    match (answer, output) {
-        (Ok(()), _) => Exit::Success,
-        (Err(stop), Output::Text) => {
-            eprint!("{}", stop.block.text(Paint::Plain));
-            stop.exit
+        What::Generate(generate) => {
+            ("token generate", generate.output, offline().and_then(|()| self::generate(generate)))
         }
-        (Err(stop), Output::Json) => {
-            println!("{:#}", json!({"error": stop.json(command)}));
-            stop.exit
+        What::Create(create) => ("token create", create.output, self::create(there, create)),
+        What::List { output } => ("token list", *output, list(there, *output)),
+        What::Revoke { id, output } => ("token revoke", *output, revoke(there, id, *output)),
+        What::Inspect { token_file, output } => {
+            ("token inspect", *output, offline().and_then(|()| inspect(token_file, *output)))
         }
-    }
-}
-
-fn stop(exit: Exit, what: &str, why: impl ToString, fix: &str) -> Stop {
-    let block = Block {
-        what: what.to_owned(),
-        why: vec![why.to_string()],
-        state: "Nothing was changed.".to_owned(),
-        fix: vec![fix.to_owned()],
     };
-    Stop { exit, block }
-}
-
-/// Prints, to standard output and nowhere else.
-fn print(text: &str) -> Result<(), Stop> {
-    let written = std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush());
-    written.map_err(|error| stop(Exit::Failure, "The answer could not be printed", error, "print it to a file."))
-}
-
-fn print_json(value: &Value) -> Result<(), Stop> {
-    print(&zeroize::Zeroizing::new(format!("{value:#}\n")))
+    answer::end(command, output, answer.map(|()| Exit::Success))
 }
 
 fn generate(args: &Generate) -> Result<(), Stop> {
@@ -224,48 +187,34 @@ fn inspect(file: &Path, output: Output) -> Result<(), Stop> {
     }
 }
 
-/// This control plane and its cluster's tokens.
-fn cluster(root: &Root) -> Result<(ThisNode, Store), Stop> {
-    let what = "The cluster's tokens can't be reached from here";
-    let refused = |why: String, fix: &str| stop(Exit::Failure, what, why, fix);
-    let this = ThisNode::load(root).map_err(|why| refused(why, "run it on a control plane, as root."))?;
-    if !this.is_control_plane() {
-        return Err(refused("this machine is a worker".to_owned(), "run it on a control plane."));
-    }
-    let api = this.api(root).map_err(|error| refused(error.to_string(), "run it on a control plane, as root."))?;
-    let api = Arc::new(InApi::new(Arc::new(api)));
-    api.prepare().map_err(|error| refused(error.to_string(), "see how the cluster is: kubeboot status"))?;
-    Ok((this, Store::new(api)))
+/// What a control plane says of a token that it put on record.
+#[derive(Deserialize)]
+struct Kept {
+    expires: String,
+    join: std::net::IpAddr,
 }
 
-fn create(root: &Root, args: &Create) -> Result<(), Stop> {
-    let what = "No token was made";
-    let failed = |why: String| stop(Exit::Failure, what, why, "see how the cluster is: kubeboot status");
-    let (kind, uses_left) = match (args.role, args.uses) {
-        (Admits::Worker, uses) => (Joiner::Worker, uses),
-        (Admits::ControlPlane, None | Some(1)) => (Joiner::ControlPlane, Some(1)),
-        (Admits::ControlPlane, Some(_)) => {
-            let why = "a control plane's token admits one machine, because it is worth the cluster's keys";
-            return Err(stop(Exit::BadInput, what, why, "make one for each machine."));
-        }
-    };
-    let (this, store) = cluster(root)?;
-    let identity = Founded::of(&this.cluster).map_err(failed)?.identity_key;
-    let expires = clock::unix().saturating_add(args.ttl);
-    for _ in 0..TRIES {
-        let token = JoinToken::new(kind, random::bytes(), &identity);
-        let origin = Origin::Created { by: this.node.name.clone() };
-        let record = TokenRecord { kind, key: token.join_key().public(), expires, uses_left, origin };
-        if store.create_token(record.clone()).map_err(failed)? {
-            return made(&token, &record, &this, args.output);
-        }
-    }
-    Err(failed("every id that was tried is taken".to_owned()))
+/// The token is made here, and its public half alone is sent.
+fn create(there: &There, args: &Create) -> Result<(), Stop> {
+    let failed = |why: String| stop(Exit::Failure, "No token was made", why, "report this as a bug.");
+    let uses = if args.role == Admits::ControlPlane { args.uses.or(Some(1)) } else { args.uses };
+    let request = |key| Request::TokenCreate { role: args.role, key: Bytes(key), ttl: args.ttl, uses };
+    request(vec![0; 32]).check()?;
+    let open = there.open(Needs::Cluster)?;
+    let cluster = open.cluster().ok_or_else(|| failed("the cluster is not known".to_owned()))?;
+    let identity = Founded::of(cluster).map_err(failed)?.identity_key;
+    let token = JoinToken::new(args.role.into(), random::bytes(), &identity);
+    let key = token.join_key().public();
+    let kept: Kept = open.value(&request(key.to_vec()))?;
+    let expires = kept.expires.parse().map(|moment: Moment| moment.unix());
+    let expires = expires.map_err(|_| failed("the answer's moment can't be read".to_owned()))?;
+    let origin = Origin::Created { by: String::new() };
+    made(&token, &TokenRecord { kind: args.role.into(), key, expires, uses_left: uses, origin }, kept.join, args.output)
 }
 
 /// The token alone goes to standard output, so that it can be kept in a file; what it is for, to standard error.
-fn made(token: &JoinToken, record: &TokenRecord, this: &ThisNode, output: Output) -> Result<(), Stop> {
-    let (text, join) = (token.text(), this.node.address.to_string());
+fn made(token: &JoinToken, record: &TokenRecord, join: std::net::IpAddr, output: Output) -> Result<(), Stop> {
+    let (text, join) = (token.text(), join.to_string());
     if output == Output::Text {
         eprint!("{}", tokens::created(record, &join));
         return print(&zeroize::Zeroizing::new(format!("{}\n", text.as_str())));
@@ -285,33 +234,27 @@ fn made(token: &JoinToken, record: &TokenRecord, this: &ThisNode, output: Output
     }))
 }
 
-fn list(root: &Root, output: Output) -> Result<(), Stop> {
-    let (_, store) = cluster(root)?;
-    let mut damaged = Vec::new();
-    let all = store.tokens(&mut damaged).and_then(|tokens| Ok((tokens, store.nodes(&mut damaged)?)));
-    let (tokens, nodes) = all.map_err(|error| {
-        stop(Exit::Failure, "The tokens can't be listed", error, "see how the cluster is: kubeboot status")
-    })?;
+/// The tokens, and what is wrong with objects that can't be read.
+#[derive(Deserialize)]
+struct All {
+    tokens: Vec<tokens::Listed>,
+    damaged: Vec<String>,
+}
+
+fn list(there: &There, output: Output) -> Result<(), Stop> {
+    let All { tokens: rows, damaged } = there.open(Needs::Cluster)?.value(&Request::TokenList {})?;
     for why in damaged {
-        eprintln!("kubeboot: {why}");
+        eprintln!("kubeboot: {}", crate::words::one_line(&why));
     }
-    let rows = tokens::listed(&tokens, &nodes, clock::unix());
     match output {
         Output::Text => print(&tokens::table(&rows)),
         Output::Json => print_json(&json!(rows)),
     }
 }
 
-fn revoke(root: &Root, id: &str, output: Output) -> Result<(), Stop> {
-    let what = "No token was revoked";
-    let name = object_name(id).map_err(|(why, fix)| stop(Exit::BadInput, what, why, fix))?;
-    let (_, store) = cluster(root)?;
-    let revoked = store.delete_token(&name);
-    let revoked =
-        revoked.map_err(|error| stop(Exit::Failure, what, error, "see how the cluster is: kubeboot status"))?;
-    if !revoked {
-        return Err(stop(Exit::Failure, what, format!("there is no token with the id {id}"), "kubeboot token list"));
-    }
+fn revoke(there: &There, id: &str, output: Output) -> Result<(), Stop> {
+    let id = self::id(id).map_err(|(why, fix)| stop(Exit::BadInput, "No token was revoked", why, fix))?;
+    let _: Value = there.open(Needs::Cluster)?.value(&Request::TokenRevoke { id: id.to_owned() })?;
     match output {
         Output::Text => {
             print("It admits nobody from now on. Machines that came with it stay: kubeboot token list had them\n")
@@ -320,8 +263,8 @@ fn revoke(root: &Root, id: &str, output: Output) -> Result<(), Stop> {
     }
 }
 
-/// The object of the token with this id, which may be given with the object's own name.
-fn object_name(id: &str) -> Result<String, (&'static str, &'static str)> {
+/// A token's id, which may be given as its object's name.
+fn id(id: &str) -> Result<&str, (&'static str, &'static str)> {
     let digits = id.strip_prefix("token-").unwrap_or(id);
     if id.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("kb1")) {
         return Err((
@@ -329,14 +272,14 @@ fn object_name(id: &str) -> Result<String, (&'static str, &'static str)> {
             "give its id.",
         ));
     }
-    match digits.len() == 10 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-        true => Ok(format!("token-{digits}")),
+    match is_token_id(digits) {
+        true => Ok(digits),
         false => Err(("expected an id of ten hexadecimal digits", "take it from: kubeboot token list")),
     }
 }
 
 /// `90m` and its like, in seconds.
-fn lifetime(text: &str) -> Result<u64, String> {
+pub(super) fn lifetime(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = match &text[digits.len()..] {
         "s" => 1,
@@ -367,11 +310,11 @@ mod tests {
 
     #[test]
     fn a_token_is_revoked_by_its_id_and_never_by_itself() {
-        assert_eq!(object_name("3f9a1c0b7e"), Ok("token-3f9a1c0b7e".into()));
-        assert_eq!(object_name("token-3f9a1c0b7e"), Ok("token-3f9a1c0b7e".into()));
+        assert_eq!(id("3f9a1c0b7e"), Ok("3f9a1c0b7e"));
+        assert_eq!(id("token-3f9a1c0b7e"), Ok("3f9a1c0b7e"));
         for bad in ["", "3f9a1c0b7", "3f9a1c0b7g", "../node-w-1", "node-w-1", "3F9A1C0B7E", "kb1w-00000", "KB1W-0"] {
-            assert!(object_name(bad).is_err(), "{bad}");
+            assert!(id(bad).is_err(), "{bad}");
         }
-        assert!(object_name("KB1w-0").unwrap_err().0.contains("the token itself"));
+        assert!(id("KB1w-0").unwrap_err().0.contains("the token itself"));
     }
 }

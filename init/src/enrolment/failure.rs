@@ -243,8 +243,9 @@ fn not_admitted(refusal: Refusal) -> Text {
         Refusal::NotAccepted => text(
             "this ssh key is no operator's of the cluster",
             &[
-                "use the key that the cluster was founded with (ssh-add -l lists the agent's)",
-                "or start a control plane with yours: kubeboot.operator=",
+                "use a key that is one (ssh-add -l lists the agent's), by --identity",
+                "or let another operator add yours: kubeboot operator add",
+                "or start a control plane with it: kubeboot.operator=",
             ],
         ),
         Refusal::Busy => text("the control plane is busy", &["try again in a moment"]),
@@ -262,7 +263,12 @@ fn unproven(refusal: Refusal, about: &Context<'_>) -> Text {
                  not show that it does"
             ),
             &[
-                "check that the address is a control plane's of the cluster that the token is from",
+                match about.purpose {
+                    Purpose::Operate => {
+                        "check that the address is a control plane's of the cluster, and the fingerprint its own"
+                    }
+                    _ => "check that the address is a control plane's of the cluster that the token is from",
+                },
                 "if it is, look for who intercepts the connection: the log of the real control plane names every attempt that it refused",
             ],
         ),
@@ -295,6 +301,7 @@ fn impostor(impostor: Impostor, about: &Context<'_>) -> Text {
 /// What no side meant.
 fn broken(failure: &Failure, about: &Context<'_>) -> Text {
     let server = about.server;
+    let again = if about.purpose == Purpose::Operate { "try again in a moment" } else { TRY_AGAIN };
     let other = "check that the address and port are a control plane's, port 7440";
     match failure {
         Failure::Nonsense(malformed) => {
@@ -312,11 +319,11 @@ fn broken(failure: &Failure, about: &Context<'_>) -> Text {
             &["give it a shorter name with kubeboot.name=, or report this as a bug"],
         ),
         Failure::TimedOut { proven: true } => {
-            text(format!("the control plane at {server} does not answer in time"), &[TRY_AGAIN])
+            text(format!("the control plane at {server} does not answer in time"), &[again])
         }
         Failure::TimedOut { .. } => text(format!("what is at {server} does not answer in time"), &[other]),
         Failure::Ended { proven: true } => {
-            text(format!("the control plane at {server} closed the connection"), &[TRY_AGAIN])
+            text(format!("the control plane at {server} closed the connection"), &[again])
         }
         _ => text(format!("what is at {server} closed the connection"), &[other]),
     }

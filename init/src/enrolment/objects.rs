@@ -189,8 +189,8 @@ impl TokenObject {
             "created" => Origin::Created { by: data.text("by")?.to_owned() },
             _ => return Err(data.wrong("origin")),
         };
-        let expires: Moment = data.text("expires")?.parse().map_err(|_| data.wrong("expires"))?;
-        let record = TokenRecord { kind: data.role()?, key: data.key()?, expires: expires.unix(), uses_left, origin };
+        let expires = data.moment("expires")?;
+        let record = TokenRecord { kind: data.role()?, key: data.key()?, expires, uses_left, origin };
         let taken = serde_json::from_str(data.text("taken")?).map_err(|_| data.wrong("taken"))?;
         Ok(TokenObject { record, taken, version: version(object) })
     }
@@ -265,9 +265,9 @@ impl NodeObject {
             "" => None,
             text => Some(unhex(text).ok_or_else(|| data.wrong("token-id"))?),
         };
-        let since: Moment = data.text("since")?.parse().map_err(|_| data.wrong("since"))?;
+        let since = data.moment("since")?;
         let record = NodeRecord { name, role: data.role()?, key: data.key()?, address };
-        Ok(NodeObject { record, enrolled, token, since: since.unix(), version: version(object) })
+        Ok(NodeObject { record, enrolled, token, since, version: version(object) })
     }
 }
 
@@ -278,24 +278,33 @@ pub fn unhex(text: &str) -> Option<[u8; SECRET]> {
 }
 
 /// An object's data, with words for what is wrong with it.
-struct Data<'a>(&'a Value);
+pub(crate) struct Data<'a>(&'a Value);
 
 impl<'a> Data<'a> {
-    fn of(object: &'a Value) -> Self {
+    /// Of an object.
+    pub(crate) fn of(object: &'a Value) -> Self {
         Data(object)
     }
 
-    fn object_name(&self) -> &'a str {
+    /// The object's name.
+    pub(crate) fn object_name(&self) -> &'a str {
         self.0.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
     }
 
-    fn text(&self, field: &str) -> Result<&'a str, String> {
+    /// A field's text.
+    pub(crate) fn text(&self, field: &str) -> Result<&'a str, String> {
         let value = self.0.get("data").and_then(|data| data.get(field));
         value.and_then(Value::as_str).ok_or_else(|| self.wrong(field))
     }
 
-    fn wrong(&self, field: &str) -> String {
+    /// What is said of a field that is not what it should be.
+    pub(crate) fn wrong(&self, field: &str) -> String {
         format!("ConfigMap {NAMESPACE}/{} is damaged: its {field} is not what kubeboot wrote", self.object_name())
+    }
+
+    /// A field that is a moment.
+    pub(crate) fn moment(&self, field: &str) -> Result<Unix, String> {
+        self.text(field)?.parse().map(|moment: Moment| moment.unix()).map_err(|_| self.wrong(field))
     }
 
     fn role(&self) -> Result<Joiner, String> {

@@ -52,17 +52,40 @@ impl fmt::Display for SshFault {
 /// What an agent is asked to sign for `message`: the SSHSIG wrapping of its SHA-512.
 pub fn wrapped(message: &[u8]) -> Vec<u8> {
     let hash = digest::digest(&digest::SHA512, message);
-    let mut out = b"SSHSIG".to_vec();
-    for part in [NAMESPACE.as_bytes(), b"", b"sha512", hash.as_ref()] {
-        out.extend(u32::try_from(part.len()).expect("short").to_be_bytes());
-        out.extend(part);
-    }
-    out
+    [b"SSHSIG".to_vec(), strings(&[NAMESPACE.as_bytes(), b"", b"sha512", hash.as_ref()])].concat()
 }
 
 /// `SHA256:…` as `ssh-keygen -l` prints it.
 pub fn fingerprint(key: &[u8]) -> String {
     format!("SHA256:{}", STANDARD_NO_PAD.encode(digest::digest(&digest::SHA256, key)))
+}
+
+/// The kind of a public key (the ssh wire form), if it is one whose signatures [`verify`] can take.
+///
+/// # Errors
+/// [`SshFault::Key`], [`SshFault::Kind`].
+pub fn kind(key: &[u8]) -> Result<&'static str, SshFault> {
+    let mut fields = Fields(key);
+    let is_whole = |key: Option<&[u8]>, length: usize| match key.is_some_and(|key| key.len() == length) {
+        true => Ok(()),
+        false => Err(SshFault::Key),
+    };
+    match fields.string().ok_or(SshFault::Key)? {
+        b"ssh-ed25519" => is_whole(fields.last(), 32).map(|()| "ssh-ed25519"),
+        b"ecdsa-sha2-nistp256" => is_whole(point(fields, b"nistp256"), 65).map(|()| "ecdsa-sha2-nistp256"),
+        b"ecdsa-sha2-nistp384" => is_whole(point(fields, b"nistp384"), 97).map(|()| "ecdsa-sha2-nistp384"),
+        b"sk-ssh-ed25519@openssh.com" => {
+            is_whole(fields.string(), 32)?;
+            fields.last().map(|_| "sk-ssh-ed25519@openssh.com").ok_or(SshFault::Key)
+        }
+        _ => Err(SshFault::Kind),
+    }
+}
+
+/// The ssh wire form of these strings.
+pub fn strings(parts: &[&[u8]]) -> Vec<u8> {
+    let length = |part: &[u8]| u32::try_from(part.len()).expect("keys and signatures are short").to_be_bytes();
+    parts.iter().flat_map(|part| [&length(part), *part].concat()).collect()
 }
 
 /// Verifies `signature` (the ssh wire form) by `key` (the ssh wire form) over `message`.
@@ -141,23 +164,26 @@ fn fixed<const N: usize>(value: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Fields of the ssh wire format (RFC 4251 §5).
-struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn string(&mut self) -> Option<&'a [u8]> {
+    /// The next string.
+    pub(crate) fn string(&mut self) -> Option<&'a [u8]> {
         let (length, rest) = self.0.split_first_chunk::<4>()?;
         let (string, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
         self.0 = rest;
         Some(string)
     }
 
-    fn last(mut self) -> Option<&'a [u8]> {
+    /// The next string, after which nothing may follow.
+    pub(crate) fn last(mut self) -> Option<&'a [u8]> {
         let string = self.string()?;
         self.end()?;
         Some(string)
     }
 
-    fn end(&self) -> Option<()> {
+    /// Nothing may be left.
+    pub(crate) fn end(&self) -> Option<()> {
         self.0.is_empty().then_some(())
     }
 }

@@ -115,7 +115,9 @@ pub fn remove(path: &Path) -> io::Result<()> {
 /// # Errors
 /// A directory that can't be opened or synced.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    // Of a name without a folder the parent is empty, which nothing can be opened by.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(if path.is_absolute() { "/" } else { "." })))?.sync_all()
 }
 
 fn write_new(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
@@ -148,6 +150,11 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_name_without_a_folder_is_in_this_one() {
+        assert!(sync_parent(Path::new("kubeconfig")).is_ok());
     }
 
     #[test]

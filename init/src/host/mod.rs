@@ -23,6 +23,7 @@ pub mod node;
 pub mod node_removal;
 pub mod observe;
 pub mod oci;
+pub mod operators;
 pub mod os;
 pub mod probe;
 pub mod process;

@@ -5,6 +5,7 @@ use super::files;
 use super::founder::{self, Unfinished};
 use super::joining::{Asker, By, Granted, known_hosts};
 use super::node::ThisNode;
+use super::operators::removed;
 use super::root::Root;
 use super::{clock, worker};
 use crate::certificates::Leaf;
@@ -37,7 +38,8 @@ pub fn renew(root: &Root, this: &ThisNode) -> Result<Renewed, String> {
     if !this.is_control_plane() {
         return renew_worker(root, this);
     }
-    let founder = as_founder(this);
+    let mut founder = as_founder(this);
+    removed::apply(root, &mut founder.settings);
     let steps = founder::renew(root, &founder).map_err(|error: Unfinished| error.to_string())?;
     if steps.is_empty() {
         return Ok(Renewed::default());

@@ -37,12 +37,50 @@ pub fn embedded(leaf: Leaf, server: &str, ca: &[u8], certificate: &[u8], key: &[
     let user = user(leaf);
     let mut text = Zeroizing::new(String::with_capacity(8 << 10));
     text.push_str(&head(server, &format!("certificate-authority-data: {}", STANDARD.encode(ca)), user));
+    push_identity(&mut text, certificate, key);
+    text
+}
+
+/// The user's certificate and key, the last lines of a kubeconfig.
+fn push_identity(text: &mut Zeroizing<String>, certificate: &[u8], key: &[u8]) {
     text.push_str(CERTIFICATE);
     text.push_str(&STANDARD.encode(certificate));
     text.push('\n');
     text.push_str(KEY);
     text.push_str(&Zeroizing::new(STANDARD.encode(key)));
     text.push('\n');
+}
+
+/// A person's kubeconfig: one user, and for each control plane a cluster and a context, so that it is of use while one of
+/// them is left. Secret. `servers` are URLs; the first is the one that is used if nothing is said.
+///
+/// Names stand in quotes: YAML would read `123` as a number.
+pub fn of_person(name: &str, servers: &[String], ca: &[u8], certificate: &[u8], key: &[u8]) -> Zeroizing<String> {
+    let ca = STANDARD.encode(ca);
+    let cluster = |server: &String| match servers {
+        [_] => CLUSTER.to_owned(),
+        _ => {
+            let place = server.trim_start_matches("https://").replace([':', '[', ']'], "-");
+            format!("{CLUSTER}-{}", place.trim_matches('-'))
+        }
+    };
+    let mut text = Zeroizing::new(String::with_capacity((8 << 10) + servers.len() * (ca.len() + 512)));
+    text.push_str("apiVersion: v1\nkind: Config\nclusters:\n");
+    for server in servers {
+        let cluster = cluster(server);
+        text.push_str(&format!(
+            "- name: {cluster}\n  cluster:\n    certificate-authority-data: {ca}\n    server: {server}\n"
+        ));
+    }
+    text.push_str("contexts:\n");
+    for cluster in servers.iter().map(cluster) {
+        text.push_str(&format!(
+            "- name: \"{name}@{cluster}\"\n  context:\n    cluster: {cluster}\n    user: \"{name}\"\n"
+        ));
+    }
+    let current = servers.first().map(cluster).unwrap_or_default();
+    text.push_str(&format!("current-context: \"{name}@{current}\"\nusers:\n- name: \"{name}\"\n  user:\n"));
+    push_identity(&mut text, certificate, key);
     text
 }
 

@@ -43,6 +43,7 @@ fn welcome() {
     let ready = Ready {
         node: "cp-1",
         cluster: "4f5a1c4e8f0b4b0e9d3c2a1b0c9d8e7f",
+        fingerprint: "0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f",
         kubernetes: "v1.37.2",
         server: "https://192.168.1.10:6443",
         after: Duration::from_millis(41_300),

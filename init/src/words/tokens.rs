@@ -1,5 +1,7 @@
 //! What people are told about tokens: how machines are started with them, and what the cluster has.
 
+use std::borrow::Cow;
+
 use zeroize::Zeroizing;
 
 use crate::certificates::Unix;
@@ -173,13 +175,13 @@ impl Inspected {
 }
 
 /// A row of the list of tokens.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Listed {
     /// What lists and logs call it.
     pub id: String,
     /// `worker` or `control-plane`
-    pub role: &'static str,
+    pub role: Cow<'static, str>,
     /// RFC 3339.
     pub expires: String,
     /// Whether it has expired.
@@ -201,7 +203,7 @@ pub fn listed(tokens: &[TokenObject], nodes: &[NodeObject], now: Unix) -> Vec<Li
         let came = nodes.iter().filter(|node| node.enrolled && node.token == Some(id));
         Listed {
             id: short(&id),
-            role: role_text(record.kind),
+            role: role_text(record.kind).into(),
             expires: moment(record.expires),
             expired: now >= record.expires,
             uses_left: token.uses_left(None),
@@ -223,7 +225,7 @@ pub fn table(rows: &[Listed]) -> String {
     let cells = rows.iter().map(|row| {
         let expires = if row.expired { "expired".to_owned() } else { row.expires.clone() };
         let uses = row.uses_left.map_or("any".to_owned(), |uses| uses.to_string());
-        [row.id.clone(), row.role.to_owned(), expires, uses, row.from.clone(), row.nodes.join(" ")]
+        [row.id.clone(), row.role.to_string(), expires, uses, row.from.clone(), row.nodes.join(" ")]
     });
     super::table::text(["ID", "ROLE", "EXPIRES", "USES LEFT", "FROM", "NODES"], cells)
 }

@@ -16,6 +16,8 @@ pub struct Ready<'a> {
     pub node: &'a str,
     /// The cluster's id.
     pub cluster: &'a str,
+    /// The fingerprint of its identity key.
+    pub fingerprint: &'a str,
     /// The version of Kubernetes, such as `v1.37.2`.
     pub kubernetes: &'a str,
     /// The API server's URL as seen from outside.
@@ -41,6 +43,7 @@ impl Ready<'_> {
             ("Kubernetes", self.kubernetes),
             ("API server", self.server),
             ("cluster id", self.cluster),
+            ("fingerprint", self.fingerprint),
             ("time", &format!("{} from the kernel's start", duration(self.after))),
         ] {
             out += &format!("  {name:<11} {value}\n");
@@ -63,12 +66,12 @@ impl Ready<'_> {
             ([], _) if self.shell => {}
             ([], _) => {
                 out += &format!(
-                    "{}\n  Nobody can command this cluster from outside yet: no key of an operator was given that can.\n  \
-                     Fix: start the machine again with these on its kernel command line,\n    \
-                     kubeboot.operator=\"ssh-ed25519 AAAA… you\"\n    kubeboot.report={}\n  \
-                     and take your client certificate from that serial port.\n",
+                    "{}\n  Nobody can command this cluster from outside yet: no operator's ssh key was given.\n  \
+                     Fix: start the machine again with this on its kernel command line,\n    \
+                     kubeboot.operator=\"ssh-ed25519 AAAA… you\"\n  \
+                     and then, where that key is:\n    {}\n",
                     paint.tone(Tone::Strong, "To use it:"),
-                    self.report.unwrap_or("ttyS1")
+                    self.command()
                 );
             }
             (keys, report) => {
@@ -76,17 +79,21 @@ impl Ready<'_> {
                 for key in keys {
                     out += &format!("  {key}\n");
                 }
-                out += &match report {
-                    Some(device) => {
-                        format!("  Their client certificates were sent to {device}; they are of no use without the keys.\n")
-                    }
-                    None => "  But their client certificates did not leave this machine: no serial port was named for them.\n  \
-                             Fix: start the machine again with kubeboot.report=ttyS1 on its kernel command line.\n"
-                        .to_owned(),
-                };
+                out += &format!("  Where such a key is:\n    {}\n", self.command());
+                if let Some(device) = report {
+                    out += &format!(
+                        "  Their client certificates were also sent to {device}; they are of no use without the keys.\n"
+                    );
+                }
             }
         }
         out
+    }
+
+    /// How an operator begins.
+    fn command(&self) -> String {
+        let address = self.join.map_or("ADDRESS".to_owned(), |address| address.to_string());
+        format!("kubeboot --node {address} --fingerprint {} kubeconfig -o kubeconfig", self.fingerprint)
     }
 }
 

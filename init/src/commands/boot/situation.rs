@@ -9,6 +9,7 @@ use crate::enrolment::seeking;
 use crate::exit::Exit;
 use crate::facts::{self, Facts, NodeAddress};
 use crate::host::facts::{Probe, await_address, await_time, gather_with};
+use crate::host::operators::removed;
 use crate::host::root::Root;
 use crate::host::wait::TimedOut;
 use crate::host::{clock, etcd, files, founder, sources, systemd, worker};
@@ -76,7 +77,7 @@ pub fn in_force(root: &Root, told: &mut Told) -> Result<InForce, Stop> {
     };
     let kept = Frozen::parse(&String::from_utf8_lossy(&text)).map_err(|why| damaged_settings(&why))?;
     // What the sources say now changes nothing, so what is wrong with it stops nothing.
-    let settings = match now {
+    let mut settings = match now {
         Ok(now) => {
             let differences = frozen::diff(&kept, &now.settings, &now.origins);
             differences.iter().for_each(|one| told.say(|paint| words::ignored(one, paint)));
@@ -87,6 +88,7 @@ pub fn in_force(root: &Root, told: &mut Told) -> Result<InForce, Stop> {
             kept.settings.clone()
         }
     };
+    removed::apply(root, &mut settings);
     Ok(InForce { frozen: kept, settings, token: None, node: true })
 }
 

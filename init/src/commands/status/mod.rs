@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Output;
+use super::place::{Needs, There};
+use super::{Output, answer};
 use crate::balancer::View;
 use crate::certificates::expiry::Listed;
 use crate::exit::Exit;
@@ -17,9 +18,12 @@ use crate::host::gates::Gates;
 use crate::host::node::ThisNode;
 use crate::host::root::Root;
 use crate::host::{clock, files, node, renewal, systemd};
+use crate::operators::Request;
+use crate::operators::known::fingerprint_text;
 use crate::paths;
 use crate::settings::frozen;
 use crate::slots::{self, SeatFacts, Slots};
+use crate::token::fingerprint;
 
 /// The unit that sets a machine up.
 const BOOT: &str = "kubeboot.service";
@@ -27,7 +31,7 @@ const BOOT: &str = "kubeboot.service";
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  kubeboot status\n  kubeboot status --why\n  kubeboot status --output json | jq .gates\n\n\
+    after_help = "Examples:\n  kubeboot status\n  kubeboot --node 10.0.0.10 status\n  kubeboot status --why\n  kubeboot status --output json | jq .gates\n\n\
     Exit status: 0 when every gate passes, 1 when one does not or the role is not set up, 4 when stored state is damaged,\n\
     6 when the machine has no role yet."
 )]
@@ -97,6 +101,8 @@ struct NodeStatus {
     name: String,
     address: String,
     cluster: String,
+    /// Of the cluster's identity key: what `--fingerprint` takes.
+    fingerprint: String,
     server: String,
 }
 
@@ -109,7 +115,11 @@ struct Setting {
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> Exit {
+pub fn run(args: &Args, there: &There) -> Exit {
+    if there.node.is_some() {
+        let request = Request::Status { why: args.why, json: args.output == Output::Json };
+        return answer::end("status", args.output, there.open(Needs::Machine).and_then(|open| open.print(&request)));
+    }
     let status = gather(&Root::system(), args.why);
     match args.output {
         Output::Text => print!("{}", text::text(&status)),
@@ -180,6 +190,7 @@ fn node_status(root: &Root, this: &ThisNode, why: bool, status: &mut Status) {
         name: this.node.name.clone(),
         address: this.node.address.to_string(),
         cluster: this.cluster.id.clone(),
+        fingerprint: fingerprint_text(&fingerprint(&this.cluster.identity())),
         server: this.server(),
     });
     match Gates::new(root, this) {

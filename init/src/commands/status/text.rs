@@ -78,6 +78,7 @@ fn head(status: &Status) -> String {
             lines.push(("node", format!("{} ({}), role {}", node.name, node.address, node.role)));
             lines.push(("health", healthy));
             lines.push(("cluster", node.cluster.clone()));
+            lines.push(("fingerprint", node.fingerprint.clone()));
             lines.push(("API server", node.server.clone()));
         }
     }
@@ -224,6 +225,7 @@ mod tests {
                 name: "one".into(),
                 address: "192.0.2.10".into(),
                 cluster: "00ff".into(),
+                fingerprint: "0f".repeat(16),
                 server: "https://192.0.2.10:6443".into(),
             }),
             gates: vec![verdict("api", true, "ready"), verdict("dns", false, "no ready endpoint")],

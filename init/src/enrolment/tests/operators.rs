@@ -9,12 +9,8 @@ use crate::enrolment::note::Outcome;
 use crate::enrolment::operator::{Event, Operator, Step};
 use crate::enrolment::reason::Reason;
 use crate::enrolment::server::{self, Server};
-use crate::enrolment::ssh::{self, SshFault};
+use crate::enrolment::ssh::{self, SshFault, strings};
 use crate::token::{SECRET, fingerprint};
-
-fn strings(parts: &[&[u8]]) -> Vec<u8> {
-    parts.iter().flat_map(|part| [&u32::try_from(part.len()).unwrap().to_be_bytes(), *part].concat()).collect()
-}
 
 /// An ssh key, by a number.
 struct Ssh(Ed25519KeyPair);

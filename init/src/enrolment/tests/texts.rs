@@ -72,7 +72,9 @@ fn what_a_joiner_is_told() {
 #[test]
 fn what_an_operator_is_told() {
     let refused = |refusal| text(&Failure::NotAdmitted { refusal }, Purpose::Operate);
-    let texts = [Refusal::NotAccepted, Refusal::Busy, Refusal::Malformed].map(refused);
+    let mut texts: Vec<String> = [Refusal::NotAccepted, Refusal::Busy, Refusal::Malformed].map(refused).into();
+    let others = [Failure::Unproven(Refusal::OtherCluster), Failure::TimedOut { proven: true }];
+    texts.extend(others.iter().map(|failure| text(failure, Purpose::Operate)));
     insta::assert_snapshot!(texts.join("\n"));
 }
 

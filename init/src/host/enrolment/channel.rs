@@ -124,6 +124,11 @@ impl Channel {
         self.exporter
     }
 
+    /// From now on these times hold: for what follows an exchange that has ended well.
+    pub fn prolong(&mut self, times: Times) {
+        (self.times, self.end) = (times, Instant::now() + times.whole);
+    }
+
     /// The next message, without its length. Its buffer is wiped when dropped.
     ///
     /// # Errors

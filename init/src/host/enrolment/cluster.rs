@@ -16,6 +16,7 @@ use crate::enrolment::{Keys, PORT, Sign};
 use crate::host::api::Api;
 use crate::host::keys::Ed25519;
 use crate::host::node::ThisNode;
+use crate::host::operators::desk::Desk;
 use crate::host::root::Root;
 use crate::host::{clock, files, random};
 use crate::paths;
@@ -33,6 +34,7 @@ pub struct Enrolment {
     identity: Ed25519,
     founded: Founded,
     site: Site,
+    desk: Desk,
 }
 
 impl Enrolment {
@@ -49,6 +51,7 @@ impl Enrolment {
             root: root.clone(),
             this: this.clone(),
             store: Store::new(api.clone()),
+            desk: Desk::new(root, this, api.clone()),
             api,
             identity: issue::key(root, paths::IDENTITY_KEY)?,
             founded: Founded::of(&this.cluster)?,
@@ -79,6 +82,7 @@ impl Enrolment {
     /// In words: the first thing that fails.
     pub fn prepare(&self) -> Result<(), String> {
         self.api.prepare().map_err(|error| error.to_string())?;
+        self.desk.refresh()?;
         issue::ensure_mesh_key(&self.root)?;
         if self.this.settings.role == Some(Role::Init) {
             let key = issue::ensure_node_key(&self.root)?.public();
@@ -143,6 +147,10 @@ impl server::Cluster for Enrolment {
 
     fn take(&self, admission: &Admission) -> Result<Taken, String> {
         self.store.take(admission, clock::unix())
+    }
+
+    fn desk(&self) -> Option<&Desk> {
+        Some(&self.desk)
     }
 
     fn issue(&self, admission: &Admission, certificates: &[Issue]) -> Result<Grant, String> {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use zeroize::Zeroizing;
 
-use crate::certificates::{Authority, Unix};
+use crate::certificates::{Authority, Request, Unix};
 use crate::enrolment::message::{Grant, Held, Key};
 use crate::enrolment::server::Issue;
 use crate::host::api::Api;
@@ -56,10 +56,26 @@ pub fn grant(
 }
 
 fn certificate(root: &Root, issue: &Issue, now: Unix) -> Result<String, String> {
-    let authority = issue.request.authority;
+    sign(root, &issue.request, &issue.spki, now).map_err(|error| format!("{}: {error}", issue.leaf))
+}
+
+/// Signs a certificate (PEM) for a public key (SubjectPublicKeyInfo, DER), by the authority's key on disk.
+///
+/// # Errors
+/// In words: a key that can't be read or does not sign.
+pub fn sign(root: &Root, request: &Request, spki: &[u8], now: Unix) -> Result<String, String> {
+    let authority = request.authority;
     let (certificate, key) = (bytes(root, authority.certificate())?, bytes(root, authority.key())?);
     let signer = Signer::load(&certificate, &key).map_err(|error| format!("{authority}: {error}"))?;
-    signer.issue_for(&issue.request, &issue.spki, now).map_err(|error| format!("{}: {error}", issue.leaf))
+    signer.issue_for(request, spki, now).map_err(|error| error.to_string())
+}
+
+/// The text of a file that is no secret.
+///
+/// # Errors
+/// In words: it can't be read.
+pub fn public(root: &Root, path: &str) -> Result<String, String> {
+    text(root, path).map(|text| text.as_str().to_owned())
 }
 
 fn held(root: &Root, key: Key) -> Result<Held, String> {

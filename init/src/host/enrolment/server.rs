@@ -24,6 +24,8 @@ use crate::enrolment::note::{Note, Outcome, Who};
 use crate::enrolment::reason::Reason;
 use crate::enrolment::server::{Effect, Event, Issue, Server as Exchange, Setup, Taken};
 use crate::enrolment::transcript::Exporter;
+use crate::host::operators::desk::{Caller, Desk};
+use crate::host::operators::session;
 use crate::host::{clock, wait};
 use crate::settings::Cidr;
 use crate::words;
@@ -60,6 +62,10 @@ pub trait Cluster: Send + Sync {
     /// # Errors
     /// In words, for the log.
     fn issue(&self, admission: &Admission, certificates: &[Issue]) -> Result<Grant, String>;
+    /// Where operators' requests are done; none: they are not served here.
+    fn desk(&self) -> Option<&Desk> {
+        None
+    }
 }
 
 /// Listens on every address: IPv6 and IPv4 where the kernel has both, else IPv4.
@@ -233,11 +239,28 @@ fn converse(socket: TcpStream, from: IpAddr, place: &Place) {
             Err(Broken::TimedOut | Broken::Closed) => exchange.handle(clock::unix(), Event::TimedOut),
             Err(why) => return shared.hear(&format!("enrolment: {from}: {}", one_line(&why))),
         };
-        if !carry_out(&mut exchange, effects, &mut channel, from, place) {
-            break;
+        match carry_out(&mut exchange, effects, &mut channel, from, place) {
+            After::Read => {}
+            After::Close => break,
+            After::Serve(who) => {
+                if let Some(desk) = shared.cluster.desk() {
+                    session::serve(&mut channel, desk, &who, from, &*shared.log);
+                }
+                break;
+            }
         }
     }
     channel.close();
+}
+
+/// What follows a message's effects.
+enum After {
+    /// The next message is read.
+    Read,
+    /// The connection ends.
+    Close,
+    /// It is this operator's.
+    Serve(Caller),
 }
 
 fn one_line(why: &Broken) -> String {
@@ -254,19 +277,20 @@ fn too_long(mut channel: Channel, from: IpAddr, shared: &Shared, malformed: crat
     channel.close();
 }
 
-/// Carries effects out, and those that come of them. True while more is to be read.
+/// Carries effects out, and those that come of them.
 fn carry_out(
     exchange: &mut Exchange<'_>,
     mut effects: Vec<Effect>,
     channel: &mut Channel,
     from: IpAddr,
     place: &Place,
-) -> bool {
+) -> After {
+    let mut key = None;
     for _ in 0..ROUNDS {
         let mut next = None;
         for effect in effects {
             match effect {
-                Effect::Close => return false,
+                Effect::Close => return After::Close,
                 Effect::Send(message) => {
                     if let Err(why) = channel.send(&message) {
                         place.shared.hear(&format!("enrolment: {from}: an answer did not arrive: {}", one_line(&why)));
@@ -274,17 +298,25 @@ fn carry_out(
                     place.advance(Stage::Knows);
                 }
                 Effect::Log(note) => place.shared.note(from, &note),
-                // Only after a key was found listed.
-                Effect::Serve { .. } => return false,
-                asked => next = Some(answer(asked, place)),
+                // Only after a key was found listed. Who is admitted is not dropped for a newcomer.
+                Effect::Serve { operator } => {
+                    place.advance(Stage::Accepted);
+                    return After::Serve(Caller { name: operator, key });
+                }
+                asked => {
+                    if let Effect::Find(found) = &asked {
+                        key = Some(found.clone());
+                    }
+                    next = Some(answer(asked, place));
+                }
             }
         }
         match next {
             Some(event) => effects = exchange.handle(clock::unix(), event),
-            None => return true,
+            None => return After::Read,
         }
     }
-    false
+    After::Close
 }
 
 /// Does what needs the cluster, unless the place was given to another meanwhile.
@@ -301,7 +333,11 @@ fn answer(asked: Effect, place: &Place) -> Event<'static> {
         Effect::Issue { admission, certificates } => {
             cluster.issue(&admission, &certificates).map(|grant| Event::Issued(Box::new(grant)))
         }
-        _ => Err("this release takes no commands of operators on this port".to_owned()),
+        Effect::Find(key) => match cluster.desk() {
+            Some(desk) => desk.is_operator(&key).map(Event::Listed),
+            None => Err("operators are not served here".to_owned()),
+        },
+        _ => Err("a fault of kubeboot's own: nothing is known of this effect".to_owned()),
     };
     answered.unwrap_or_else(Event::Failed)
 }

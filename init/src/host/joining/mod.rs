@@ -239,7 +239,7 @@ struct Admitted {
 }
 
 /// The addresses of a host. How long a name server may take is the resolver's to bound (resolv.conf(5)).
-fn resolve(host: &Host) -> Result<Vec<SocketAddr>, String> {
+pub(crate) fn resolve(host: &Host) -> Result<Vec<SocketAddr>, String> {
     if let Ok(address) = host.name.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, host.port)]);
     }

@@ -1,0 +1,377 @@
+//! What operators ask for, done on a control plane: for those who come by the network and for who is logged in there.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::bundle;
+use super::output::{self, Halt, Programs, Sink};
+use super::removed;
+use super::store::{People, Rbac, bound};
+use crate::certificates::{Authority, Request as Certificate, Unix, signing_request};
+use crate::enrolment::decision::{Origin, TokenRecord};
+use crate::enrolment::objects::moment;
+use crate::exit::Exit;
+use crate::host::enrolment::issue;
+use crate::host::enrolment::store::{InApi, Objects, Store};
+use crate::host::node::ThisNode;
+use crate::host::process;
+use crate::host::root::Root;
+use crate::kubernetes::API_PORT;
+use crate::operators::key::{OperatorLine, of_settings};
+use crate::operators::objects::{OperatorObject, UserObject, operators, users};
+use crate::operators::user::{self, Issued, Revoked, Wanted, binding_name};
+use crate::operators::{AT_ONCE, Request, Trouble};
+use crate::words::tokens;
+
+/// How long `kubeboot status` may take: its gates ask every service of the node.
+const STATUS: Duration = Duration::from_secs(60);
+/// What is advised when the cluster does not answer.
+const LOOK: &str = "see how the cluster is: kubeboot status";
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// For records and logs: an ssh key's fingerprint, or this control plane's name.
+    pub name: String,
+    /// The ssh key (wire form); none: root on this machine.
+    pub key: Option<Vec<u8>>,
+}
+
+/// A control plane that does what operators ask.
+pub struct Desk {
+    /// Where this machine's files are.
+    pub(super) root: Root,
+    /// This machine.
+    pub(super) this: ThisNode,
+    /// Its programs.
+    pub(super) programs: Programs,
+    people: People,
+    store: Store,
+    /// What is needed of the API besides ConfigMaps.
+    pub(super) rbac: Arc<dyn Rbac>,
+    /// The operators on record as they were seen last: an API server that is down is when logs are wanted most.
+    seen: Mutex<Option<Vec<OperatorObject>>>,
+    at_work: AtomicUsize,
+}
+
+/// A place among those that are worked on.
+pub struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Desk {
+    /// At this machine, through its API server.
+    pub fn new(root: &Root, this: &ThisNode, api: Arc<InApi>) -> Self {
+        Desk::over(root, this, api.clone(), api, Programs::default())
+    }
+
+    /// With other objects than an API server's.
+    pub(super) fn over(
+        root: &Root,
+        this: &ThisNode,
+        objects: Arc<dyn Objects>,
+        rbac: Arc<dyn Rbac>,
+        programs: Programs,
+    ) -> Self {
+        Desk {
+            root: root.clone(),
+            this: this.clone(),
+            programs,
+            people: People::new(objects.clone()),
+            store: Store::new(objects),
+            rbac,
+            seen: Mutex::new(None),
+            at_work: AtomicUsize::new(0),
+        }
+    }
+
+    /// Who the cluster is.
+    pub fn cluster(&self) -> &crate::plan::record::Cluster {
+        &self.this.cluster
+    }
+
+    /// Where machines reach this one.
+    pub fn address(&self) -> std::net::IpAddr {
+        self.this.node.address
+    }
+
+    /// Root on this machine.
+    pub fn here(&self) -> Caller {
+        Caller { name: self.this.node.name.clone(), key: None }
+    }
+
+    /// Whether this ssh public key (wire form) is an operator's now. While the API does not answer: whether it was when it
+    /// did last.
+    ///
+    /// # Errors
+    /// The API does not answer, and never did; in words.
+    pub fn is_operator(&self, key: &[u8]) -> Result<bool, String> {
+        match self.refresh() {
+            Err(why) if self.seen().is_none() => return Err(why),
+            _ => {}
+        }
+        let seen = self.seen();
+        let objects = seen.as_deref().unwrap_or_default();
+        Ok(operators(&of_settings(&self.this.settings), objects).iter().any(|(line, _)| line.key == key))
+    }
+
+    /// Looks at the operators on record, for when the API does not answer.
+    ///
+    /// # Errors
+    /// It does not answer, in words. What was seen before stays.
+    pub fn refresh(&self) -> Result<(), String> {
+        let found = self.people.operators()?;
+        if let Err(why) = removed::keep(&self.root, &found) {
+            eprintln!("kubeboot: {why}");
+        }
+        *self.seen() = Some(found);
+        Ok(())
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Option<Vec<OperatorObject>>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place to work, if there is one.
+    pub fn enter(&self) -> Option<Place<'_>> {
+        let place = self.at_work.fetch_add(1, Ordering::AcqRel);
+        let entered = Place(&self.at_work);
+        (place < AT_ONCE).then_some(entered)
+    }
+
+    /// Does what is asked, and gives the code that the command ends with.
+    ///
+    /// # Errors
+    /// [`Halt`]: why it was not done, and what state was left.
+    pub fn answer(&self, who: &Caller, request: &Request, now: Unix, sink: &mut dyn Sink) -> Result<u8, Halt> {
+        request.check()?;
+        // The key was looked up when it was admitted; who was removed since must not use the open connection to come back.
+        self.still(who)?;
+        let what = request.refused();
+        let failed = |why: String| Trouble::new(Exit::Failure, what, why, LOOK);
+        match request {
+            Request::Kubeconfig { certificate_request, ttl } => {
+                // A certificate can't be taken back, so what was seen earlier is not enough here.
+                self.refresh().map_err(failed)?;
+                self.still(who)?;
+                let expected = user::asked_by_operator();
+                let spki = signing_request::check(&certificate_request.0, &expected);
+                let spki = spki.map_err(|why| Trouble::new(Exit::BadInput, what, why, "report this."))?;
+                let issued = self.issued(&user::of_operator(&who.name, *ttl), &spki, now, Vec::new());
+                output::value(sink, &issued.map_err(failed)?)
+            }
+            Request::Status { why, json } => self.status(*why, *json, sink),
+            Request::Logs { unit, follow, lines } => {
+                output::logs(&self.programs, unit.as_deref(), *follow, *lines, sink)
+            }
+            Request::SupportBundle {} => bundle::write(&self.root, &self.programs, Some(&*self.rbac), now, sink),
+            Request::TokenCreate { .. } | Request::TokenList {} | Request::TokenRevoke { .. } => {
+                self.tokens(who, request, now, sink)
+            }
+            Request::OperatorAdd { key } => {
+                let line = OperatorLine::parse(key).map_err(failed)?;
+                let in_force = self.operators().map_err(failed)?.iter().any(|(other, _)| other.key == line.key);
+                let added = !in_force && self.people.set_operator(&line, true, &who.name, now).map_err(failed)?;
+                // It is on record; who can't see it now sees it at the next look.
+                let _ = self.refresh();
+                output::value(sink, &json!({"fingerprint": line.fingerprint(), "added": added}))
+            }
+            Request::OperatorRemove { key, last } => self.remove_operator(who, key, *last, now, sink),
+            Request::OperatorList {} => {
+                let rows: Vec<_> = self.operators().map_err(failed)?.into_iter().map(|(_, row)| row).collect();
+                output::value(sink, &rows)
+            }
+            Request::UserCreate { user, certificate_request } => {
+                let spki = signing_request::check(&certificate_request.0, &user.request());
+                let spki = spki.map_err(|why| Trouble::new(Exit::BadInput, what, why, "report this."))?;
+                self.create_user(who, user, &spki, now, sink)
+            }
+            Request::UserList {} => output::value(sink, &users(&self.people.users().map_err(failed)?, now)),
+            Request::UserRevoke { name } => self.revoke_user(who, name, now, sink),
+        }
+    }
+
+    /// Whether who asks is an operator still.
+    ///
+    /// # Errors
+    /// Not any more, or nobody can tell.
+    pub fn still(&self, who: &Caller) -> Result<(), Halt> {
+        let what = "The cluster takes no more of this operator";
+        match who.key.as_ref().map_or(Ok(true), |key| self.is_operator(key)) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err(Trouble::new(Exit::Refused, what, "it was removed", "ask another operator to add the key.").into())
+            }
+            Err(why) => Err(Trouble::new(Exit::Failure, what, why, LOOK).into()),
+        }
+    }
+
+    fn operators(&self) -> Result<Vec<(OperatorLine, crate::operators::objects::Listed)>, String> {
+        self.refresh()?;
+        Ok(operators(&of_settings(&self.this.settings), self.seen().as_deref().unwrap_or_default()))
+    }
+
+    fn status(&self, why: bool, json: bool, sink: &mut dyn Sink) -> Result<u8, Halt> {
+        let mut arguments = vec!["status"];
+        arguments.extend(why.then_some("--why"));
+        arguments.extend(json.then_some("--output=json"));
+        // A process of its own: what the agent may not look at, it is told as everybody is.
+        let said = process::output(&self.programs.kubeboot.to_string_lossy(), &arguments, STATUS);
+        let said = said.map_err(|error| {
+            Trouble::new(Exit::Failure, "The machine's status can't be shown", error, "try again in a moment.")
+        })?;
+        sink.part(said.stdout.as_bytes())?;
+        Ok(said.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(Exit::Failure.code()))
+    }
+
+    /// What is asked about tokens.
+    fn tokens(&self, who: &Caller, request: &Request, now: Unix, sink: &mut dyn Sink) -> Result<u8, Halt> {
+        let what = request.refused();
+        let failed = |why: String| Trouble::new(Exit::Failure, what, why, LOOK);
+        match request {
+            Request::TokenCreate { role, key, ttl, uses } => {
+                let key = key.0.as_slice().try_into().map_err(|_| failed("its key has not 32 bytes".to_owned()))?;
+                let origin = Origin::Created { by: who.name.clone() };
+                let expires = now.saturating_add(*ttl);
+                let record = TokenRecord { kind: (*role).into(), key, expires, uses_left: *uses, origin };
+                match self.store.create_token(record).map_err(failed)? {
+                    true => output::value(sink, &json!({"expires": moment(expires), "join": self.address()})),
+                    false => Err(failed("there is a token of its id: try again".to_owned()).into()),
+                }
+            }
+            Request::TokenList {} => {
+                let mut damaged = Vec::new();
+                let tokens = self.store.tokens(&mut damaged).map_err(failed)?;
+                let nodes = self.store.nodes(&mut damaged).map_err(failed)?;
+                output::value(sink, &json!({"tokens": tokens::listed(&tokens, &nodes, now), "damaged": damaged}))
+            }
+            Request::TokenRevoke { id } => match self.store.delete_token(&format!("token-{id}")).map_err(failed)? {
+                true => output::value(sink, &json!({"revoked": id})),
+                false => {
+                    let why = format!("there is no token with the id {id}");
+                    Err(Trouble::new(Exit::Failure, what, why, "see which there are: kubeboot token list").into())
+                }
+            },
+            _ => Err(failed("a fault of kubeboot's own: this is not about tokens".to_owned()).into()),
+        }
+    }
+
+    /// Refuses to remove the last: afterwards only who starts a control plane anew could name one.
+    fn remove_operator(&self, who: &Caller, key: &str, last: bool, now: Unix, sink: &mut dyn Sink) -> Result<u8, Halt> {
+        let what = "No operator was removed";
+        let failed = |why: String| Trouble::new(Exit::Failure, what, why, LOOK);
+        let is_meant = |line: &OperatorLine| {
+            line.fingerprint() == key.trim() || OperatorLine::parse(key).is_ok_and(|meant| meant.key == line.key)
+        };
+        let found = self.operators().map_err(failed)?.into_iter().find(|(line, _)| is_meant(line));
+        let Some((line, _)) = found else {
+            let why = "there is no such operator";
+            return Err(Trouble::new(Exit::Failure, what, why, "see who there is: kubeboot operator list").into());
+        };
+        self.people.set_operator(&line, false, &who.name, now).map_err(failed)?;
+        // Looked at afterwards, so that of two who remove each other's key at once at least one gives it back.
+        let left = self.operators().map_err(failed)?;
+        if left.is_empty() && !last {
+            self.people.set_operator(&line, true, &who.name, now).map_err(|why| {
+                failed(why).leaving(format!("{} is removed, and nobody is left.", line.fingerprint()))
+            })?;
+            let why = "it is the last: nobody could command the cluster from outside any more";
+            let fix = "add another first: kubeboot operator add; or, if that is what you want, --yes-remove-the-last. \
+                       Afterwards: kubeboot.operator= on a control plane's kernel command line.";
+            return Err(Trouble::new(Exit::BadInput, what, why, fix).into());
+        }
+        output::value(sink, &json!({"fingerprint": line.fingerprint(), "left": left.len()}))
+    }
+
+    fn issued(&self, request: &Certificate, spki: &[u8], now: Unix, notes: Vec<String>) -> Result<Issued, String> {
+        let servers = match self.rbac.servers()? {
+            servers if servers.is_empty() => vec![std::net::SocketAddr::new(self.address(), API_PORT)],
+            servers => servers,
+        };
+        Ok(Issued {
+            user: request.common_name.clone(),
+            certificate: issue::sign(&self.root, request, spki, now)?,
+            authority: issue::public(&self.root, Authority::Cluster.certificate())?,
+            servers,
+            expires: user::expires(now, request.lifetime),
+            notes,
+        })
+    }
+
+    /// On record first, so that no certificate exists that nobody knows of; then bound, then issued.
+    fn create_user(
+        &self,
+        who: &Caller,
+        wanted: &Wanted,
+        spki: &[u8],
+        now: Unix,
+        sink: &mut dyn Sink,
+    ) -> Result<u8, Halt> {
+        let name = &wanted.name;
+        let failed = |state: &str| {
+            let state = state.to_owned();
+            move |why: String| Trouble::new(Exit::Failure, "No user was made", why, LOOK).leaving(&state)
+        };
+        let set = |before: Option<&UserObject>| UserObject::of(wanted, &who.name, now, before);
+        self.people.set_user(name, set).map_err(failed("Nothing was changed."))?;
+        let on_record = failed(&format!("{name} is on record and has no new certificate; the same command goes on."));
+        let before = bound(&*self.rbac, name).map_err(&on_record)?;
+        // What a binding gives can't be changed: another role takes another binding.
+        for old in before.iter().filter(|bound| bound.own && !wanted.is_bound_by(bound)) {
+            self.rbac.delete(&old.path()).map_err(&on_record)?;
+        }
+        self.rbac.apply(&wanted.binding()).map_err(&on_record)?;
+        let mut notes: Vec<String> = wanted.caution().map(str::to_owned).into_iter().collect();
+        notes.extend(before.iter().filter(|bound| !bound.own).map(|bound| format!("{bound} names this user, too")));
+        let issued = self.issued(&wanted.request(), spki, now, notes).map_err(on_record)?;
+        output::value(sink, &issued)
+    }
+
+    fn revoke_user(&self, who: &Caller, name: &str, now: Unix, sink: &mut dyn Sink) -> Result<u8, Halt> {
+        let what = "No user was revoked";
+        let failed = |why: String| Trouble::new(Exit::Failure, what, why, LOOK);
+        let user = self.people.user(name).map_err(failed)?;
+        let bound = bound(&*self.rbac, name).map_err(failed)?;
+        if user.is_none() && bound.is_empty() {
+            let why = format!("nobody is known as {name}");
+            return Err(Trouble::new(Exit::Failure, what, why, "see who there is: kubeboot user list").into());
+        }
+        let mut deleted = Vec::new();
+        for own in bound.iter().filter(|bound| bound.own) {
+            let state = match deleted.as_slice() {
+                [] => "Nothing was changed.".to_owned(),
+                some => format!("Deleted: {}.", some.join(", ")),
+            };
+            self.rbac.delete(&own.path()).map_err(|why| failed(why).leaving(state))?;
+            deleted.push(own.to_string());
+        }
+        if let Some(user) = &user {
+            let revoked = |before: Option<&UserObject>| UserObject {
+                revoked: true,
+                by: who.name.clone(),
+                since: now,
+                ..before.unwrap_or(user).clone()
+            };
+            let state = format!("{} binds nothing any more; it is not on record as revoked.", binding_name(name));
+            self.people.set_user(name, revoked).map_err(|why| failed(why).leaving(state))?;
+        }
+        let alive = user.filter(|user| user.expires > now);
+        output::value(
+            sink,
+            &Revoked {
+                name: name.to_owned(),
+                certificate_until: alive.as_ref().map(|user| moment(user.expires)),
+                deleted,
+                left: bound.iter().filter(|bound| !bound.own).map(ToString::to_string).collect(),
+                groups: alive.map(|user| user.groups).unwrap_or_default(),
+            },
+        )
+    }
+}

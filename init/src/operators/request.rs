@@ -1,0 +1,291 @@
+//! What an operator can ask for.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::frame::Trouble;
+use super::key::OperatorLine;
+use super::user;
+use crate::certificates::DAY;
+use crate::exit::Exit;
+use crate::token::Joiner;
+use crate::words::one_line;
+
+/// Bytes of a certificate request at most.
+pub const SIGNING_REQUEST: usize = 1024;
+/// How long an operator's certificate for `kubectl` is good at most, in seconds.
+pub const LONGEST_OPERATOR: u64 = 30 * DAY;
+/// How long a token or a user's certificate is good at most, in seconds.
+pub const LONGEST: u64 = 366 * DAY;
+/// Lines of a log that are asked for at most.
+pub const LINES: u32 = 1_000_000;
+
+/// Bytes, as base64 in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Bytes(pub Vec<u8>);
+
+impl TryFrom<String> for Bytes {
+    type Error = base64::DecodeError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        STANDARD.decode(text).map(Bytes)
+    }
+}
+
+impl From<Bytes> for String {
+    fn from(bytes: Bytes) -> String {
+        STANDARD.encode(bytes.0)
+    }
+}
+
+/// What a token admits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Admits {
+    /// Workers.
+    #[default]
+    Worker,
+    /// One control plane.
+    ControlPlane,
+}
+
+impl From<Admits> for Joiner {
+    fn from(admits: Admits) -> Joiner {
+        match admits {
+            Admits::Worker => Joiner::Worker,
+            Admits::ControlPlane => Joiner::ControlPlane,
+        }
+    }
+}
+
+/// One request. JSON, `{"request": NAME, …}`; a field that is not known is an error, because what it meant would be left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// A client certificate of the operator's own. Answer: [`super::user::Issued`].
+    Kubeconfig {
+        /// PKCS #10, DER, without names: the control plane says whose it becomes.
+        certificate_request: Bytes,
+        /// Seconds.
+        ttl: u64,
+    },
+    /// What `kubeboot status` says there. Answer: its output, and its exit code.
+    Status {
+        /// With the origin of each setting.
+        why: bool,
+        /// As JSON.
+        json: bool,
+    },
+    /// The journal. Answer: its lines.
+    Logs {
+        /// Of this unit alone.
+        unit: Option<String>,
+        /// Go on with what is written from now on.
+        follow: bool,
+        /// The last so many.
+        lines: u32,
+    },
+    /// What is needed to find a fault, without secrets. Answer: a tar archive, gzipped.
+    SupportBundle {},
+    /// Puts a token's public half on record. Answer: `{"expires": …}`.
+    TokenCreate {
+        /// Whom it admits.
+        role: Admits,
+        /// The join key's public half, 32 bytes.
+        key: Bytes,
+        /// Seconds.
+        ttl: u64,
+        /// How many machines; none: any number.
+        uses: Option<u32>,
+    },
+    /// Answer: a list of `words::tokens::Listed`.
+    TokenList {},
+    /// Answer: `{}`.
+    TokenRevoke {
+        /// Ten hexadecimal digits.
+        id: String,
+    },
+    /// Answer: `{"fingerprint": …, "added": …}`.
+    OperatorAdd {
+        /// A line of `authorized_keys`, without options.
+        key: String,
+    },
+    /// Answer: `{"fingerprint": …, "left": …}`.
+    OperatorRemove {
+        /// `SHA256:…`, or the key.
+        key: String,
+        /// Although it is the last.
+        last: bool,
+    },
+    /// Answer: a list of [`super::objects::Listed`].
+    OperatorList {},
+    /// A client certificate for somebody, and what they may do. Answer: [`super::user::Issued`].
+    UserCreate {
+        /// Who and what.
+        user: user::Wanted,
+        /// PKCS #10, DER, as [`user::Wanted::request`] has it.
+        certificate_request: Bytes,
+    },
+    /// Answer: a list of [`super::objects::UserListed`].
+    UserList {},
+    /// Answer: [`super::user::Revoked`].
+    UserRevoke {
+        /// The name.
+        name: String,
+    },
+}
+
+impl Request {
+    /// As it is sent.
+    pub fn text(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("texts and numbers")
+    }
+
+    /// Reads what [`Request::text`] wrote.
+    ///
+    /// # Errors
+    /// In words, without what stood there.
+    pub fn read(body: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(body).map_err(|error| {
+            use serde_json::error::Category;
+            match error.classify() {
+                Category::Data => "it asks for something, or in a way, that this release does not know".to_owned(),
+                _ => "it is no JSON".to_owned(),
+            }
+        })
+    }
+
+    /// Whether it is within its bounds. Who sends it and who gets it both ask.
+    ///
+    /// # Errors
+    /// What is wrong, with the fix.
+    pub fn check(&self) -> Result<(), Trouble> {
+        let bad = |why: String, fix: &str| Err(Trouble::new(Exit::BadInput, self.refused(), why, fix));
+        let seconds = |ttl: u64, most: u64| match ttl {
+            1.. if ttl <= most => Ok(()),
+            _ => bad(format!("expected a life of 1 s to {} days, found {ttl} s", most / DAY), "give another --ttl."),
+        };
+        let signing_request = |bytes: &Bytes| match bytes.0.len() {
+            1..=SIGNING_REQUEST => Ok(()),
+            found => {
+                bad(format!("its certificate request has {found} bytes, of at most {SIGNING_REQUEST}"), "report this.")
+            }
+        };
+        match self {
+            Request::Kubeconfig { certificate_request, ttl } => {
+                signing_request(certificate_request)?;
+                seconds(*ttl, LONGEST_OPERATOR)
+            }
+            Request::Logs { unit, lines, .. } => match unit {
+                Some(unit) if !is_unit(unit) => {
+                    bad("this is no unit's name".to_owned(), "give a name such as kubelet or kubeboot-agent.service.")
+                }
+                _ if *lines > LINES => bad(format!("at most {LINES} lines are sent"), "ask for fewer."),
+                _ => Ok(()),
+            },
+            Request::TokenCreate { role, key, ttl, uses } => {
+                seconds(*ttl, LONGEST)?;
+                token(*role, key, *uses).or_else(|(why, fix)| bad(why.to_owned(), fix))
+            }
+            Request::TokenRevoke { id } => match is_token_id(id) {
+                true => Ok(()),
+                false => {
+                    bad("expected an id of ten hexadecimal digits".to_owned(), "take it from: kubeboot token list")
+                }
+            },
+            Request::OperatorAdd { key } => match OperatorLine::parse(key) {
+                Ok(_) => Ok(()),
+                Err(why) => bad(why, "give the line of a file such as ~/.ssh/id_ed25519.pub."),
+            },
+            Request::OperatorRemove { key, .. } if key.len() > 2048 => {
+                bad("this is no key".to_owned(), "take its fingerprint from: kubeboot operator list")
+            }
+            Request::UserCreate { user, certificate_request } => {
+                signing_request(certificate_request)?;
+                user.check().or_else(|(why, fix)| bad(why, fix))
+            }
+            Request::UserRevoke { name } => match user::is_name(name, user::NAME) {
+                true => Ok(()),
+                false => bad("this is no user's name".to_owned(), "take it from: kubeboot user list"),
+            },
+            Request::Status { .. }
+            | Request::SupportBundle {}
+            | Request::TokenList {}
+            | Request::OperatorList {}
+            | Request::OperatorRemove { .. }
+            | Request::UserList {} => Ok(()),
+        }
+    }
+
+    /// What is said when it is not done.
+    pub fn refused(&self) -> &'static str {
+        match self {
+            Request::Kubeconfig { .. } => "No kubeconfig was made",
+            Request::Status { .. } => "The machine's status can't be shown",
+            Request::Logs { .. } => "The logs can't be shown",
+            Request::SupportBundle {} => "No support bundle was made",
+            Request::TokenCreate { .. } => "No token was made",
+            Request::TokenList {} => "The tokens can't be listed",
+            Request::TokenRevoke { .. } => "No token was revoked",
+            Request::OperatorAdd { .. } => "No operator was added",
+            Request::OperatorRemove { .. } => "No operator was removed",
+            Request::OperatorList {} => "The operators can't be listed",
+            Request::UserCreate { .. } => "No user was made",
+            Request::UserList {} => "The users can't be listed",
+            Request::UserRevoke { .. } => "No user was revoked",
+        }
+    }
+}
+
+/// For logs: the command, and whom it is about. Of visible characters only.
+impl std::fmt::Display for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = match self {
+            Request::Kubeconfig { .. } => "kubeconfig".to_owned(),
+            Request::Status { .. } => "status".to_owned(),
+            Request::Logs { unit, .. } => format!("logs {}", unit.as_deref().unwrap_or_default()),
+            Request::SupportBundle {} => "support-bundle".to_owned(),
+            Request::TokenCreate { role: Admits::Worker, .. } => "token create for workers".to_owned(),
+            Request::TokenCreate { .. } => "token create for a control plane".to_owned(),
+            Request::TokenList {} => "token list".to_owned(),
+            Request::TokenRevoke { id } => format!("token revoke {id}"),
+            Request::OperatorAdd { key } => {
+                format!("operator add {}", OperatorLine::parse(key).map(|line| line.fingerprint()).unwrap_or_default())
+            }
+            Request::OperatorRemove { key, .. } => format!("operator remove {key}"),
+            Request::OperatorList {} => "operator list".to_owned(),
+            Request::UserCreate { user, .. } => {
+                format!("user create {} ({}) groups [{}]", user.name, user.role, user.groups.join(", "))
+            }
+            Request::UserList {} => "user list".to_owned(),
+            Request::UserRevoke { name } => format!("user revoke {name}"),
+        };
+        f.write_str(one_line(&text).trim_end())
+    }
+}
+
+/// Whether such a token may be made; else why not, and the fix.
+fn token(role: Admits, key: &Bytes, uses: Option<u32>) -> Result<(), (&'static str, &'static str)> {
+    match (role, uses) {
+        _ if key.0.len() != 32 => Err(("its key has not 32 bytes", "report this.")),
+        (Admits::ControlPlane, uses) if uses != Some(1) => Err((
+            "a control plane's token admits one machine, because it is worth the cluster's keys",
+            "make one for each machine.",
+        )),
+        (_, Some(0 | 10_001..)) => Err(("a token admits 1 to 10000 machines, or any number", "give another --uses.")),
+        _ => Ok(()),
+    }
+}
+
+/// Whether this may be a unit's name (systemd.unit(5)), which becomes an argument: no option, no pattern.
+fn is_unit(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b":_.@\\-".contains(&byte);
+    (1..=255).contains(&name.len()) && !name.starts_with('-') && name.bytes().all(fits)
+}
+
+/// Whether this is a token's id, as lists show it.
+pub fn is_token_id(id: &str) -> bool {
+    id.len() == 10 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
