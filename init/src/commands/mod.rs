@@ -110,6 +110,8 @@ impl Command {
         matches!(
             self,
             Command::Status(_)
+                | Command::Members(_)
+                | Command::Node(_)
                 | Command::Token(_)
                 | Command::Kubeconfig(_)
                 | Command::User(_)
@@ -159,10 +161,10 @@ fn run(command: Command, there: &place::There) -> Exit {
         Command::Join(args) => join::run(&args),
         Command::Prompt(args) => prompt::run(&args),
         Command::Status(args) => status::run(&args, there),
-        Command::Members(args) => members::run(&args),
+        Command::Members(args) => members::run(&args, there),
         Command::Reset(args) => reset::run(&args),
         Command::Timeline(args) => timeline::run(&args),
-        Command::Node(args) => node::run(&args),
+        Command::Node(args) => node::run(&args, there),
         Command::Token(args) => token::run(&args, there),
         Command::Slot(args) => slot::run(&args),
         Command::Images(args) => images::run(&args),
@@ -219,6 +221,8 @@ mod tests {
             "kubeboot user create bob --node cp-1.example:7440 -o x --output json",
             "kubeboot user revoke bob --node 10.0.0.10 --output json",
             "kubeboot --node 10.0.0.10 logs -f kubelet",
+            "kubeboot --node 10.0.0.10 members --output json",
+            "kubeboot --node 10.0.0.10 node remove w-7 --drain-timeout 60",
             &format!("kubeboot --node 10.0.0.10 --fingerprint {fingerprint} --cluster-id {fingerprint} operator list"),
         ] {
             let line = parse(words).unwrap_or_else(|error| panic!("{error}"));

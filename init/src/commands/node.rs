@@ -1,15 +1,18 @@
 //! `kubeboot node`: removes nodes from the cluster.
 
 use std::io::Write as _;
-use std::time::Duration;
 
 use super::Output;
+use super::answer::{self, print, print_json};
 use super::boot::Stop;
+use super::place::{Needs, There};
 use crate::exit::Exit;
-use crate::host::node_removal::{Removal, report};
-use crate::host::root::Root;
-use crate::node_removal::{Step, plan};
-use crate::words::{Block, Paint};
+use crate::host::node_removal::report;
+use crate::host::operators::output::Lines;
+use crate::node_removal::{Progress, Step};
+use crate::operators::Request;
+use crate::operators::request::LONGEST_DRAIN;
+use crate::words::one_line;
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
@@ -27,10 +30,12 @@ enum Command {
         kubeboot node remove w-7                          a worker\n  \
         kubeboot node remove cp-3                         a control plane, lost or not\n  \
         kubeboot node remove w-7 --without-drain          its pods end where they are\n  \
+        kubeboot --node 10.0.0.10 node remove w-7         from anywhere, by a control plane\n  \
         kubeboot node remove w-7 --output json | jq .     for programs\n\n\
         A control plane is removed only if those that are left can decide without it. A machine that still runs goes on\n\
         running its pods until it is switched off, or given to something else by: kubeboot reset\n\
-        A removal that was interrupted goes on when it is asked for again.")]
+        A removal that is interrupted while pods move stops there. By --node, what comes after that goes on to its end.\n\
+        Either way: asked for again, it goes on.")]
     Remove(Remove),
 }
 
@@ -42,7 +47,7 @@ struct Remove {
     #[arg(long)]
     without_drain: bool,
     /// How long its pods may take to move, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86400),
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=LONGEST_DRAIN),
         conflicts_with = "without_drain")]
     drain_timeout: u64,
     /// How to answer
@@ -51,51 +56,35 @@ struct Remove {
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> Exit {
+pub fn run(args: &Args, there: &There) -> Exit {
     let Command::Remove(args) = &args.command;
-    match remove(&Root::system(), args) {
-        Ok(()) => Exit::Success,
-        Err(stop) => {
-            match args.output {
-                Output::Text => eprint!("{}", stop.block.text(Paint::Plain)),
-                Output::Json => println!("{:#}", serde_json::json!({"error": stop.json("node remove")})),
-            }
-            stop.exit
-        }
-    }
+    answer::end("node remove", args.output, remove(args, there))
 }
 
-fn remove(root: &Root, args: &Remove) -> Result<(), Stop> {
-    let what = format!("The node {} was not removed", args.name);
-    let failed = |why: String, state: String| {
-        let fix = vec!["when the cause is gone, ask for it again: it goes on from there.".to_owned()];
-        Stop { exit: Exit::Failure, block: Block { what: what.clone(), why: vec![why], state, fix } }
-    };
-    let removal = Removal::look(root, &args.name).map_err(|why| failed(why, "Nothing was changed.".to_owned()))?;
-    let steps = plan(removal.found(), !args.without_drain);
-    let steps = steps.map_err(|block| Stop { exit: Exit::Refused, block })?;
-    let mut done: Vec<&'static str> = Vec::new();
-    for step in &steps {
-        let taken = removal.take(step, Duration::from_secs(args.drain_timeout));
-        taken.map_err(|why| {
-            let state = match done.is_empty() {
-                true => "Nothing was changed.".to_owned(),
-                false => format!("So far: {}.", done.join("; ")),
-            };
-            failed(why, state)
-        })?;
-        done.push(step.done());
+fn remove(args: &Remove, there: &There) -> Result<Exit, Stop> {
+    let drain = (!args.without_drain).then_some(args.drain_timeout);
+    let request = Request::NodeRemove { name: args.name.clone(), drain };
+    // Before anything is asked: the name stands in what is printed, too.
+    request.check()?;
+    let mut steps = Vec::new();
+    let mut told = Lines::new(|line| {
+        let progress = serde_json::from_str::<Progress>(line);
         if args.output == Output::Text {
-            println!("{}: {}", args.name, step.done());
+            // A control plane of a later release may take steps that this one has no words for.
+            let words = progress.as_ref().map_or_else(|_| one_line(line), |known| known.words().to_owned());
+            writeln!(std::io::stdout(), "{}: {words}", args.name)?;
         }
+        if let Ok(Progress::Taken(step)) = progress {
+            steps.push(step);
+        }
+        Ok(())
+    });
+    let exit = there.open(Needs::Cluster)?.ask(&request, &mut told)?;
+    match args.output {
+        Output::Text => print(&after(&args.name, &steps))?,
+        Output::Json => print_json(&report(&args.name, &steps))?,
     }
-    let text = match args.output {
-        Output::Text => after(&args.name, &steps),
-        Output::Json => format!("{:#}\n", report(&args.name, &steps)),
-    };
-    // Nobody is left to tell when the terminal is gone.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(())
+    Ok(exit)
 }
 
 /// What follows for whoever removed it.

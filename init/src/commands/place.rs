@@ -10,6 +10,7 @@ use super::boot::Stop;
 use crate::exit::Exit;
 use crate::host::clock;
 use crate::host::enrolment::store::InApi;
+use crate::host::mesh::members;
 use crate::host::node::ThisNode;
 use crate::host::operators::client::{Link, Remote};
 use crate::host::operators::desk::Desk;
@@ -126,6 +127,7 @@ fn alone(request: &Request, sink: &mut dyn Sink) -> Result<u8, Halt> {
     let programs = Programs::default();
     match request {
         Request::Logs { unit, follow, lines } => output::logs(&programs, unit.as_deref(), *follow, *lines, sink),
+        Request::Members {} => output::value(sink, &members::view(&Root::system())?),
         Request::SupportBundle {} => bundle::write(&Root::system(), &programs, None, clock::unix(), sink),
         other => {
             Err(Trouble::new(Exit::NoRole, other.refused(), "this machine is no node", "name one with --node.").into())

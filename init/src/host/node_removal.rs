@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::api::{Api, ApiError};
 use super::enrolment::store::{InApi, Store};
 use super::node::ThisNode;
+use super::operators::output::Halt;
 use super::root::Root;
 use super::{clock, etcd, reconcile, wait};
 use crate::etcd as members;
@@ -17,6 +18,36 @@ use crate::node_removal::{Found, Step, eviction, to_evict};
 
 /// Between looks at the pods that have to leave.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a step was not taken.
+#[derive(Debug)]
+pub enum Untaken {
+    /// In words.
+    Failed(String),
+    /// It should not go on.
+    Halted(Halt),
+}
+
+impl From<String> for Untaken {
+    fn from(why: String) -> Self {
+        Untaken::Failed(why)
+    }
+}
+
+/// One node's removal.
+pub trait Removing {
+    /// What is known of the node.
+    fn found(&self) -> &Found;
+
+    /// Takes a step. Pods have `limit` to move; while they do, `goes_on` says whether to go on.
+    ///
+    /// # Errors
+    /// [`Untaken`]: what was not done.
+    fn take(&self, step: &Step, limit: Duration, goes_on: &mut dyn FnMut() -> Result<(), Halt>) -> Result<(), Untaken>;
+}
+
+/// Looks at what is known of a node, by its name; errors are in words.
+pub type Look = dyn Fn(&str) -> Result<Box<dyn Removing>, String> + Send + Sync;
 
 /// A cluster that a node is removed from, as a control plane of it sees it.
 pub struct Removal {
@@ -58,16 +89,7 @@ impl Removal {
         Ok(Removal { api, store, urls, root: root.clone(), found })
     }
 
-    /// What is known of the node.
-    pub fn found(&self) -> &Found {
-        &self.found
-    }
-
-    /// Takes a step. Pods have `limit` to move.
-    ///
-    /// # Errors
-    /// In words: what was not done.
-    pub fn take(&self, step: &Step, limit: Duration) -> Result<(), String> {
+    fn step(&self, step: &Step) -> Result<(), String> {
         let words = |error: ApiError| error.to_string();
         let node = node_path(&self.found.name);
         match step {
@@ -75,7 +97,8 @@ impl Removal {
                 let patch = json!({"spec": {"unschedulable": true}});
                 missing_is_done(self.api.merge(&node, &patch).map(drop)).map_err(words)
             }
-            Step::Drain => self.drain(limit),
+            // It has a way of its own, because it may take long.
+            Step::Drain => Ok(()),
             Step::Bar => match &self.found.record {
                 Some(record) => {
                     self.store.bar(record, clock::unix())?;
@@ -95,9 +118,14 @@ impl Removal {
         }
     }
 
-    fn drain(&self, limit: Duration) -> Result<(), String> {
+    fn drain(&self, limit: Duration, goes_on: &mut dyn FnMut() -> Result<(), Halt>) -> Result<(), Untaken> {
         let path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", self.found.name);
+        let mut halted = Ok(());
         let drained = wait::until("the node's pods to move", limit, PAUSE, || {
+            halted = goes_on();
+            if halted.is_err() {
+                return Ok(());
+            }
             let pods = to_evict(&self.api.get(&path).map_err(|error| error.to_string())?);
             let mut refused = Vec::new();
             for pod in &pods {
@@ -116,13 +144,27 @@ impl Removal {
                 }
             }
         });
+        halted.map_err(Untaken::Halted)?;
         drained.map_err(|late| {
-            format!(
+            Untaken::Failed(format!(
                 "{late}. It is cordoned, and its pods that moved stay where they are. To remove it all the same: \
                  --without-drain; to give it back to pods: kubectl uncordon {}",
                 self.found.name
-            )
+            ))
         })
+    }
+}
+
+impl Removing for Removal {
+    fn found(&self) -> &Found {
+        &self.found
+    }
+
+    fn take(&self, step: &Step, limit: Duration, goes_on: &mut dyn FnMut() -> Result<(), Halt>) -> Result<(), Untaken> {
+        match step {
+            Step::Drain => self.drain(limit, goes_on),
+            other => Ok(self.step(other)?),
+        }
     }
 }
 

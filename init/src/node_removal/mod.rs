@@ -4,7 +4,7 @@
 
 mod drain;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::enrolment::decision::NodeRecord;
 use crate::words::Block;
@@ -29,7 +29,7 @@ pub struct Found {
 }
 
 /// One step of a removal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
 pub enum Step {
     /// No pod is sent there any more.
@@ -59,6 +59,27 @@ impl Step {
             Step::LeaveEtcd { .. } => "etcd goes on without its member",
             Step::Unregister => "the cluster has no such node any more",
             Step::Forget => "its name is free",
+        }
+    }
+}
+
+/// What who removes a node hears meanwhile: JSON, one a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Progress {
+    /// A step that may take minutes begins.
+    Begins(Step),
+    /// A step was taken.
+    Taken(Step),
+}
+
+impl Progress {
+    /// What people are told.
+    pub fn words(&self) -> &'static str {
+        match self {
+            Progress::Begins(Step::Drain) => "its pods move; that may take a while",
+            Progress::Begins(_) => "a step begins",
+            Progress::Taken(step) => step.done(),
         }
     }
 }

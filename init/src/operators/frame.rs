@@ -71,6 +71,12 @@ impl Trouble {
         }
     }
 
+    /// A trouble in the words of a block.
+    pub fn of(exit: Exit, block: Block) -> Self {
+        let Block { what, why, state, fix } = block;
+        Trouble { exit: exit.code(), what, why, state, fix }
+    }
+
     /// In another state than before.
     pub fn leaving(self, state: impl ToString) -> Self {
         Trouble { state: state.to_string(), ..self }

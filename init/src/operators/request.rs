@@ -1,14 +1,17 @@
 //! What an operator can ask for.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::frame::Trouble;
 use super::key::OperatorLine;
-use super::user;
+use super::{SESSION, user};
 use crate::certificates::DAY;
 use crate::exit::Exit;
+use crate::facts::rfc1123_problem;
 use crate::token::Joiner;
 use crate::words::one_line;
 
@@ -18,6 +21,8 @@ pub const SIGNING_REQUEST: usize = 1024;
 pub const LONGEST_OPERATOR: u64 = 30 * DAY;
 /// How long a token or a user's certificate is good at most, in seconds.
 pub const LONGEST: u64 = 366 * DAY;
+/// How long a node's pods may take to move at most, in seconds.
+pub const LONGEST_DRAIN: u64 = DAY;
 /// Lines of a log that are asked for at most.
 pub const LINES: u32 = 1_000_000;
 
@@ -135,9 +140,26 @@ pub enum Request {
         /// The name.
         name: String,
     },
+    /// Who is in the mesh, as the control plane's agent sees it. Answer: [`crate::mesh::view::View`].
+    Members {},
+    /// Removes a node. Answer: [`crate::node_removal::Progress`], one a line, each as it happens.
+    NodeRemove {
+        /// The node's name.
+        name: String,
+        /// How many seconds its pods may take to move; none: they end with it.
+        drain: Option<u64>,
+    },
 }
 
 impl Request {
+    /// How long the connection lasts that carries it, at most. A removal's is longer by the time that its pods have.
+    pub fn session(&self) -> Duration {
+        match self {
+            Request::NodeRemove { drain: Some(seconds), .. } => SESSION + Duration::from_secs(*seconds),
+            _ => SESSION,
+        }
+    }
+
     /// As it is sent.
     pub fn text(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("texts and numbers")
@@ -210,7 +232,16 @@ impl Request {
                 true => Ok(()),
                 false => bad("this is no user's name".to_owned(), "take it from: kubeboot user list"),
             },
+            Request::NodeRemove { name, drain } => match (rfc1123_problem(name), drain) {
+                (Some(_), _) => bad("this is no node's name".to_owned(), "take it from: kubectl get nodes"),
+                (None, Some(seconds)) if !(1..=LONGEST_DRAIN).contains(seconds) => bad(
+                    format!("pods have 1 to {LONGEST_DRAIN} s to move"),
+                    "give another --drain-timeout, or --without-drain.",
+                ),
+                _ => Ok(()),
+            },
             Request::Status { .. }
+            | Request::Members {}
             | Request::SupportBundle {}
             | Request::TokenList {}
             | Request::OperatorList {}
@@ -235,6 +266,8 @@ impl Request {
             Request::UserCreate { .. } => "No user was made",
             Request::UserList {} => "The users can't be listed",
             Request::UserRevoke { .. } => "No user was revoked",
+            Request::Members {} => "The members of the mesh can't be shown",
+            Request::NodeRemove { .. } => "The node was not removed",
         }
     }
 }
@@ -261,6 +294,9 @@ impl std::fmt::Display for Request {
             }
             Request::UserList {} => "user list".to_owned(),
             Request::UserRevoke { name } => format!("user revoke {name}"),
+            Request::Members {} => "members".to_owned(),
+            Request::NodeRemove { name, drain: Some(_) } => format!("node remove {name}"),
+            Request::NodeRemove { name, drain: None } => format!("node remove {name} without drain"),
         };
         f.write_str(one_line(&text).trim_end())
     }

@@ -8,9 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::exit::Exit;
+use crate::host::files;
 use crate::host::root::Root;
 use crate::mesh::view::View;
+use crate::operators::Trouble;
 use crate::paths;
+use crate::words::members::{Nothing, nothing};
 
 /// Who is answered at once.
 const ANSWERS: usize = 4;
@@ -105,4 +109,53 @@ pub fn ask(root: &Root) -> Result<View, Unanswered> {
     agent.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     agent.take(MOST).read_to_end(&mut text).map_err(failed)?;
     serde_json::from_slice(&text).map_err(|error| Unanswered::Failed { error: error.into() })
+}
+
+/// The mesh as this machine's agent sees it.
+///
+/// # Errors
+/// Why there is nothing to show, for people.
+pub fn view(root: &Root) -> Result<View, Trouble> {
+    ask(root).map_err(|unanswered| {
+        let why = match unanswered {
+            // Frozen settings say that a machine is a node. Who may not look at them is told to be root.
+            Unanswered::NoAgent if !files::exists(&root.path(paths::FROZEN)) && is_readable(root) => Nothing::NoNode,
+            Unanswered::NoAgent if !is_readable(root) => Nothing::NotRoot,
+            Unanswered::NoAgent => Nothing::NoAgent,
+            Unanswered::NotRoot => Nothing::NotRoot,
+            Unanswered::Failed { .. } => Nothing::Failed(unanswered.to_string()),
+        };
+        let exit = if why == Nothing::NoNode { Exit::NoRole } else { Exit::Failure };
+        Trouble::of(exit, nothing(&why))
+    })
+}
+
+/// Whether kubeboot's state can be looked at, or is not there at all.
+fn is_readable(root: &Root) -> bool {
+    let folder = root.path(paths::STATE);
+    !files::exists(&folder) || files::list(&folder).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_is_no_node_and_one_without_an_agent_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        let trouble = view(&root).unwrap_err();
+        assert_eq!(trouble, Trouble::of(Exit::NoRole, nothing(&Nothing::NoNode)));
+        let frozen = root.path(paths::FROZEN);
+        create_all(frozen.parent().unwrap());
+        files::write_volatile(&frozen, b"{}", 0o600).unwrap();
+        let trouble = view(&root).unwrap_err();
+        assert_eq!(trouble, Trouble::of(Exit::Failure, nothing(&Nothing::NoAgent)));
+    }
+
+    fn create_all(folder: &std::path::Path) {
+        let mut made: Vec<_> = folder.ancestors().collect();
+        made.reverse();
+        made.iter().for_each(|folder| files::make_folder(folder, 0o700).unwrap());
+    }
 }

@@ -179,8 +179,7 @@ fn refused(failure: &Failure, server: &str, key: &Identity) -> Refused {
         Failure::NotAdmitted { .. } | Failure::Impostor(_) | Failure::Unproven(_) => (Exit::Refused, Next::Nothing),
         _ => (Exit::Failure, Next::Nothing),
     };
-    let mut trouble =
-        Trouble { exit: exit.code(), what: block.what, why: block.why, state: block.state, fix: block.fix };
+    let mut trouble = Trouble::of(exit, block);
     if matches!(next, Next::Key) {
         trouble.why.push(format!("the last key that was tried is {}", key.fingerprint()));
     }
@@ -200,6 +199,7 @@ impl Link {
             Trouble::new(Exit::Failure, what, format!("{server}: {why}"), fix).leaving("It may have been done.")
         };
         let (mut asking, frame) = Asking::start(request, LARGEST).map_err(|malformed| broken(malformed.to_string()))?;
+        self.channel.prolong(Times { patience: PATIENCE, whole: request.session() });
         self.channel.send(&frame).map_err(|why| broken(why.to_string()))?;
         loop {
             let answer = self.channel.receive(asking.most());

@@ -8,15 +8,17 @@ use serde_json::json;
 
 use super::bundle;
 use super::output::{self, Halt, Programs, Sink};
-use super::removed;
 use super::store::{People, Rbac, bound};
+use super::{removal, removed};
 use crate::certificates::{Authority, Request as Certificate, Unix, signing_request};
 use crate::enrolment::decision::{Origin, TokenRecord};
 use crate::enrolment::objects::moment;
 use crate::exit::Exit;
 use crate::host::enrolment::issue;
 use crate::host::enrolment::store::{InApi, Objects, Store};
+use crate::host::mesh::members;
 use crate::host::node::ThisNode;
+use crate::host::node_removal::{Look, Removal, Removing};
 use crate::host::process;
 use crate::host::root::Root;
 use crate::kubernetes::API_PORT;
@@ -52,9 +54,15 @@ pub struct Desk {
     store: Store,
     /// What is needed of the API besides ConfigMaps.
     pub(super) rbac: Arc<dyn Rbac>,
+    /// How a node is looked at that is to be removed.
+    pub(super) removals: Box<Look>,
     /// The operators on record as they were seen last: an API server that is down is when logs are wanted most.
     seen: Mutex<Option<Vec<OperatorObject>>>,
     at_work: AtomicUsize,
+}
+
+fn by_this_machine(root: Root) -> impl Fn(&str) -> Result<Box<dyn Removing>, String> {
+    move |name| Ok(Box::new(Removal::look(&root, name)?))
 }
 
 /// A place among those that are worked on.
@@ -87,6 +95,7 @@ impl Desk {
             people: People::new(objects.clone()),
             store: Store::new(objects),
             rbac,
+            removals: Box::new(by_this_machine(root.clone())),
             seen: Mutex::new(None),
             at_work: AtomicUsize::new(0),
         }
@@ -195,6 +204,11 @@ impl Desk {
             }
             Request::UserList {} => output::value(sink, &users(&self.people.users().map_err(failed)?, now)),
             Request::UserRevoke { name } => self.revoke_user(who, name, now, sink),
+            Request::Members {} => output::value(sink, &members::view(&self.root)?),
+            Request::NodeRemove { name, drain } => {
+                let removing = (self.removals)(name).map_err(|why| removal::failed(name, &why))?;
+                removal::remove(&*removing, drain.map(Duration::from_secs), self.programs.sign_of_life, sink)
+            }
         }
     }
 

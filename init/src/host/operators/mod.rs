@@ -7,6 +7,7 @@ pub mod desk;
 pub mod identity;
 pub mod known;
 pub mod output;
+pub mod removal;
 pub mod removed;
 pub mod session;
 pub mod store;

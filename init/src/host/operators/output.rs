@@ -59,6 +59,37 @@ impl Sink for Vec<u8> {
     }
 }
 
+/// Bytes of a line at most.
+const LINE: usize = 64 << 10;
+
+/// An answer that is taken line by line.
+pub struct Lines<F> {
+    each: F,
+    rest: Vec<u8>,
+}
+
+impl<F: FnMut(&str) -> io::Result<()>> Lines<F> {
+    /// Each line goes to `each`, without its end.
+    pub fn new(each: F) -> Self {
+        Lines { each, rest: Vec::new() }
+    }
+}
+
+impl<F: FnMut(&str) -> io::Result<()>> Sink for Lines<F> {
+    fn part(&mut self, bytes: &[u8]) -> Result<(), Halt> {
+        self.rest.extend_from_slice(bytes);
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            (self.each)(&String::from_utf8_lossy(&line[..end])).map_err(|_| Halt::Gone)?;
+        }
+        if self.rest.len() > LINE { Err(Halt::Gone) } else { Ok(()) }
+    }
+
+    fn goes_on(&mut self) -> Result<(), Halt> {
+        Ok(())
+    }
+}
+
 /// An answer that is written as it comes: to standard output, or to a file that is there only when it is whole.
 pub struct Printed {
     to: Box<dyn Write>,

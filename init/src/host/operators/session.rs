@@ -40,6 +40,7 @@ pub fn serve(channel: &mut Channel, desk: &Desk, who: &Caller, from: std::net::I
         }
     };
     let begun = Instant::now();
+    channel.prolong(Times { patience: PATIENCE, whole: request.session() });
     let mut out = Out { channel, desk, who, gone: false };
     let done = match desk.enter() {
         Some(_place) => desk.answer(who, &request, clock::unix(), &mut out),

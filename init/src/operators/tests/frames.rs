@@ -1,5 +1,7 @@
 //! Frames and requests.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use crate::certificates::DAY;
@@ -7,9 +9,9 @@ use crate::enrolment::Malformed;
 use crate::exit::Exit;
 use crate::operators::exchange::{Asking, Broken, Event, Step, asked, parts};
 use crate::operators::frame::{Frame, most};
-use crate::operators::request::{Admits, Bytes, LONGEST, LONGEST_OPERATOR};
+use crate::operators::request::{Admits, Bytes, LONGEST, LONGEST_DRAIN, LONGEST_OPERATOR};
 use crate::operators::user::{Role, Wanted};
-use crate::operators::{Request, Trouble};
+use crate::operators::{Request, SESSION, Trouble};
 
 fn every() -> Vec<Request> {
     let user = Wanted {
@@ -34,6 +36,9 @@ fn every() -> Vec<Request> {
         Request::UserCreate { user, certificate_request: Bytes(vec![48; 300]) },
         Request::UserList {},
         Request::UserRevoke { name: "bob".into() },
+        Request::Members {},
+        Request::NodeRemove { name: "w-7".into(), drain: Some(300) },
+        Request::NodeRemove { name: "w-7".into(), drain: None },
     ]
 }
 
@@ -59,6 +64,7 @@ fn every_request_arrives_as_it_was_meant() {
 #[test]
 fn what_is_out_of_bounds_is_refused_with_a_fix() {
     let token = |role, uses, ttl, key| Request::TokenCreate { role, key: Bytes(vec![7; key]), ttl, uses };
+    let remove = |name: &str, drain| Request::NodeRemove { name: name.to_owned(), drain };
     let logs = |unit: &str, lines| Request::Logs { unit: Some(unit.to_owned()), follow: false, lines };
     let bad = [
         Request::Kubeconfig { certificate_request: Bytes(vec![48; 1025]), ttl: DAY },
@@ -76,6 +82,9 @@ fn what_is_out_of_bounds_is_refused_with_a_fix() {
         Request::OperatorAdd { key: "ssh-rsa AAAA bob".into() },
         Request::OperatorRemove { key: "x".repeat(2049), last: false },
         Request::UserRevoke { name: "../bob".into() },
+        remove("../w-7", None),
+        remove("w-7", Some(0)),
+        remove("w-7", Some(LONGEST_DRAIN + 1)),
     ];
     for request in bad {
         let trouble = request.check().unwrap_err();
@@ -83,6 +92,17 @@ fn what_is_out_of_bounds_is_refused_with_a_fix() {
             trouble.exit == 2 && !trouble.fix[0].is_empty() && trouble.state == "Nothing was changed.",
             "{request:?}"
         );
+    }
+}
+
+#[test]
+fn a_connection_lasts_as_long_as_what_it_carries() {
+    for request in every() {
+        let more = match request {
+            Request::NodeRemove { drain: Some(seconds), .. } => seconds,
+            _ => 0,
+        };
+        assert_eq!(request.session(), SESSION + Duration::from_secs(more), "{request}");
     }
 }
 

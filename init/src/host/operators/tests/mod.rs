@@ -1,6 +1,7 @@
 //! The real server on loopback, with objects in memory, asked by the real client; and who attacks it.
 
 mod attacks;
+mod nodes;
 mod requests;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ use crate::host::enrolment::tests::real;
 use crate::host::enrolment::{issue, server};
 use crate::host::keys::Ed25519;
 use crate::host::node::ThisNode;
+use crate::host::node_removal::Look;
 use crate::host::root::Root;
 use crate::host::{clock, random, wait};
 use crate::operators::tests::{private_key, public_line};
@@ -161,14 +163,19 @@ impl World {
         World::with(programs())
     }
 
-    /// A cluster of its own, with one control plane, whose settings name [`ADA`].
     fn with(programs: Programs) -> Self {
+        World::whose_nodes(programs, Box::new(|_| Err("no nodes here".to_owned())))
+    }
+
+    /// A cluster of its own, with one control plane, whose settings name [`ADA`].
+    fn whose_nodes(programs: Programs, removals: Box<Look>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::at(folder.path().join("root"));
         let mut this = real::found(&root);
         this.settings.operator = vec![public_line(ADA, "ada")];
         let (objects, bindings) = (Arc::new(InMemory::default()), Arc::new(Bindings::default()));
-        let desk = Desk::over(&root, &this, objects.clone(), bindings.clone(), programs);
+        let mut desk = Desk::over(&root, &this, objects.clone(), bindings.clone(), programs);
+        desk.removals = removals;
         let identity = issue::key(&root, paths::IDENTITY_KEY).unwrap();
         let plane = Arc::new(ControlPlane { identity, this, desk });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
