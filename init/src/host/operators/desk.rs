@@ -1,15 +1,16 @@
 //! What operators ask for, done on a control plane: for those who come by the network and for who is logged in there.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::bundle;
 use super::output::{self, Halt, Programs, Sink};
+use super::removal;
+use super::roster::Roster;
 use super::store::{People, Rbac, bound};
-use super::{removal, removed};
 use crate::certificates::{Authority, Request as Certificate, Unix, signing_request};
 use crate::enrolment::decision::{Origin, TokenRecord};
 use crate::enrolment::objects::moment;
@@ -23,7 +24,7 @@ use crate::host::process;
 use crate::host::root::Root;
 use crate::kubernetes::API_PORT;
 use crate::operators::key::{OperatorLine, of_settings};
-use crate::operators::objects::{OperatorObject, UserObject, operators, users};
+use crate::operators::objects::{UserObject, operators, users};
 use crate::operators::user::{self, Issued, Revoked, Wanted, binding_name};
 use crate::operators::{AT_ONCE, Request, Trouble};
 use crate::words::tokens;
@@ -56,8 +57,7 @@ pub struct Desk {
     pub(super) rbac: Arc<dyn Rbac>,
     /// How a node is looked at that is to be removed.
     pub(super) removals: Box<Look>,
-    /// The operators on record as they were seen last: an API server that is down is when logs are wanted most.
-    seen: Mutex<Option<Vec<OperatorObject>>>,
+    roster: Roster,
     at_work: AtomicUsize,
 }
 
@@ -88,6 +88,7 @@ impl Desk {
         rbac: Arc<dyn Rbac>,
         programs: Programs,
     ) -> Self {
+        let roster = Roster::new(root, objects.clone());
         Desk {
             root: root.clone(),
             this: this.clone(),
@@ -96,7 +97,7 @@ impl Desk {
             store: Store::new(objects),
             rbac,
             removals: Box::new(by_this_machine(root.clone())),
-            seen: Mutex::new(None),
+            roster,
             at_work: AtomicUsize::new(0),
         }
     }
@@ -122,13 +123,8 @@ impl Desk {
     /// # Errors
     /// The API does not answer, and never did; in words.
     pub fn is_operator(&self, key: &[u8]) -> Result<bool, String> {
-        match self.refresh() {
-            Err(why) if self.seen().is_none() => return Err(why),
-            _ => {}
-        }
-        let seen = self.seen();
-        let objects = seen.as_deref().unwrap_or_default();
-        Ok(operators(&of_settings(&self.this.settings), objects).iter().any(|(line, _)| line.key == key))
+        let objects = self.roster.look_or_last()?;
+        Ok(operators(&of_settings(&self.this.settings), &objects).iter().any(|(line, _)| line.key == key))
     }
 
     /// Looks at the operators on record, for when the API does not answer.
@@ -136,16 +132,7 @@ impl Desk {
     /// # Errors
     /// It does not answer, in words. What was seen before stays.
     pub fn refresh(&self) -> Result<(), String> {
-        let found = self.people.operators()?;
-        if let Err(why) = removed::keep(&self.root, &found) {
-            eprintln!("kubeboot: {why}");
-        }
-        *self.seen() = Some(found);
-        Ok(())
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Option<Vec<OperatorObject>>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.roster.look().map(drop)
     }
 
     /// A place to work, if there is one.
@@ -228,8 +215,7 @@ impl Desk {
     }
 
     fn operators(&self) -> Result<Vec<(OperatorLine, crate::operators::objects::Listed)>, String> {
-        self.refresh()?;
-        Ok(operators(&of_settings(&self.this.settings), self.seen().as_deref().unwrap_or_default()))
+        Ok(operators(&of_settings(&self.this.settings), &self.roster.look()?))
     }
 
     fn status(&self, why: bool, json: bool, sink: &mut dyn Sink) -> Result<u8, Halt> {

@@ -9,6 +9,7 @@ pub mod known;
 pub mod output;
 pub mod removal;
 pub mod removed;
+pub mod roster;
 pub mod session;
 pub mod store;
 

@@ -266,7 +266,7 @@ fn an_operator_who_asks_for_too_much_at_once_is_told_so_and_others_wait_for_nobo
 fn two_who_remove_each_other_at_once_do_not_leave_nobody() {
     let world = World::new();
     world.add(BOB, "bob");
-    for _ in 0..20 {
+    for _ in 0..200 {
         thread::scope(|scope| {
             for (number, other) in [(ADA, BOB), (BOB, ADA)] {
                 let (desk, key) = (&world.plane.desk, public_line(other, ""));
