@@ -127,8 +127,16 @@ fn what_is_kept_has_a_bound_and_one_cluster_does_not_hide_another() {
 
 #[test]
 fn an_answer_sends_nobody_to_himself_to_many_or_to_another_network_card() {
-    let addresses =
-        ["127.0.0.1:1", "0.0.0.0:1", "239.0.0.1:1", "169.254.0.1:1", "192.0.2.1:0", "[::1]:1", "[ff02::1]:1", "[fe80::1]:1"];
+    let addresses = [
+        "127.0.0.1:1",
+        "0.0.0.0:1",
+        "239.0.0.1:1",
+        "169.254.0.1:1",
+        "192.0.2.1:0",
+        "[::1]:1",
+        "[ff02::1]:1",
+        "[fe80::1]:1",
+    ];
     for address in addresses {
         let posed = Answer { cluster: [1; 16], address: address.parse().unwrap() };
         assert!(Answer::parse(&posed.bytes()).is_err(), "{address}");

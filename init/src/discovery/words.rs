@@ -12,14 +12,14 @@ pub fn place(address: IpAddr) -> String {
 }
 
 /// Two clusters answer to one token: reasons and fixes for who joins.
-pub(crate) fn several(clusters: &[String]) -> (Vec<String>, Vec<String>) {
+pub(crate) fn several(clusters: &[String]) -> (Vec<String>, Vec<&'static str>) {
     let mut why = vec!["several clusters answer to this token: one seed was used to found more than one".to_owned()];
     why.extend(clusters.iter().map(|cluster| format!("cluster {cluster}")));
-    let fix = [
+    let fix = vec![
         "name a control plane of the one that is meant: kubeboot.join=HOST",
         "and reset the machines of the other, which nobody should join: kubeboot reset",
     ];
-    (why, fix.map(str::to_owned).into())
+    (why, fix)
 }
 
 /// Why a founder does not found: its seed has a cluster.
