@@ -8,7 +8,11 @@ use crate::words::Block;
 
 /// Where a machine with this address has looked.
 pub fn place(address: IpAddr) -> String {
-    format!("on the local network of {address} (multicast to {GROUP_IPV4} and {GROUP_IPV6}, UDP port {PORT})")
+    let groups = match address {
+        IpAddr::V4(_) => format!("{GROUP_IPV4} and {GROUP_IPV6}"),
+        IpAddr::V6(_) => GROUP_IPV6.to_string(),
+    };
+    format!("on the local network of {address} (multicast to {groups}, UDP port {PORT})")
 }
 
 /// Two clusters answer to one token: reasons and fixes for who joins.

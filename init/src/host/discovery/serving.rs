@@ -16,8 +16,9 @@ use crate::token::fingerprint;
 
 /// How long answers to the watch's query are waited for.
 const ANSWERS: Duration = Duration::from_secs(1);
-/// Sockets are made anew after this: an interface that went and came back has left the groups.
-const ANEW: Duration = Duration::from_secs(300);
+/// Sockets are made anew after this: an interface that went and came back has left the groups, and a switch that listens to
+/// IGMP and MLD forgets a member of which it has heard nothing for 260 s (RFC 9776 §8.4), where no router asks.
+const ANEW: Duration = Duration::from_secs(120);
 /// Pause after a go that took as much as it may: noise never takes the processor from the node.
 const BREATH: Duration = Duration::from_millis(10);
 /// Pauses before it begins anew: from this…
