@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::exit::Exit;
 use crate::host::api::{Api, ApiError};
+use crate::host::discovery::serving::{self, Warning};
 use crate::host::enrolment::cluster::Enrolment;
 use crate::host::mesh::keeper::Keeper;
 use crate::host::node::ThisNode;
@@ -115,6 +116,8 @@ struct Agent<'a> {
     enrolment: Option<Arc<Enrolment>>,
     /// None if its thread could not be started.
     mesh: Option<Keeper>,
+    /// Another cluster of the same seed; a control plane's.
+    warning: Warning,
     /// When an API server answered last, or a control plane was asked where they are.
     heard: Duration,
 }
@@ -123,7 +126,15 @@ impl<'a> Agent<'a> {
     fn new(root: &'a Root) -> Result<Self, String> {
         let this = ThisNode::load(root)?;
         let api = this.api(root).map_err(|error| error.to_string())?;
-        Ok(Agent { root, this, api, enrolment: None, mesh: None, heard: clock::monotonic() })
+        Ok(Agent {
+            root,
+            this,
+            api,
+            enrolment: None,
+            mesh: None,
+            warning: Warning::default(),
+            heard: clock::monotonic(),
+        })
     }
 
     /// The mesh runs beside everything else, and nothing waits for it.
@@ -134,8 +145,19 @@ impl<'a> Agent<'a> {
         }
     }
 
+    /// Beside everything else as well: a cluster that can't be found on the local network is one all the same.
+    fn start_discovery(&mut self) {
+        if self.this.is_control_plane() {
+            match serving::start(&self.this) {
+                Ok(warning) => self.warning = warning,
+                Err(error) => eprintln!("kubeboot: this control plane can't be found on the local network: {error}"),
+            }
+        }
+    }
+
     fn work(&mut self, report: &mut Report) -> String {
         self.start_mesh();
+        self.start_discovery();
         let mut watch = Watch::new(clock::unix(), clock::monotonic());
         if let Err(error) = self.vote(&mut watch, report) {
             return error;
@@ -158,8 +180,14 @@ impl<'a> Agent<'a> {
         let mut due: Vec<Duration> = duties.iter().map(|(duty, _)| first(*duty)).collect();
         let mut backoff = wait::Backoff::new(RETRY_FIRST, RETRY_LAST);
         let mut said = String::new();
+        let mut warned = None;
         loop {
             systemd::alive();
+            let warning = self.warning.text();
+            if let Some(message) = warning.clone().filter(|_| warning != warned) {
+                report.emit(What::Error { command: "agent".to_owned(), message });
+            }
+            warned.clone_from(&warning);
             if watch.was_set(clock::unix(), clock::monotonic()) {
                 let renewals = duties.iter().zip(&mut due).filter(|((duty, _), _)| *duty == Duty::Renewals);
                 renewals.for_each(|(_, due)| *due = Duration::ZERO);
@@ -178,7 +206,7 @@ impl<'a> Agent<'a> {
             }
             match failed {
                 None => {
-                    systemd::status("everything is as it should be");
+                    systemd::status(warning.as_deref().unwrap_or("everything is as it should be"));
                     backoff.reset();
                     said.clear();
                     let next = due.iter().min().copied().unwrap_or_default();

@@ -5,6 +5,7 @@ use crate::scenario::Scenario;
 mod bad_input;
 mod control_planes;
 mod damage;
+mod discovery;
 mod founder;
 mod join;
 mod power_cut;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<&'static Scenario> {
         founder::SCENARIOS,
         control_planes::SCENARIOS,
         join::SCENARIOS,
+        discovery::SCENARIOS,
         releases::SCENARIOS,
         power_cut::SCENARIOS,
         reset::SCENARIOS,
