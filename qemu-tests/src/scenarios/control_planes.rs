@@ -27,6 +27,8 @@ const SECOND: &str = "second";
 const THIRD: &str = "third";
 /// A second worker.
 const OTHER: &str = "other";
+/// What an agent may have resident, in kB.
+const AGENT: u64 = 24_000;
 const PAUSE: Duration = Duration::from_secs(2);
 /// How long what is done in a moment may take on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -59,6 +61,7 @@ fn three_control_planes(stage: &mut Stage) -> Result<()> {
         start.elapsed().as_secs_f64() / to_found.as_secs_f64()
     );
     await_mesh(&founded.kubectl, "alive")?;
+    agents_stay_small(&founded.kubectl)?;
     // Each control plane gives its own operators certificates; the cluster's authority is one.
     let kubectl = stage.granted(&*second)?;
     founded.machine.cut_power()?;
@@ -78,6 +81,20 @@ fn three_control_planes(stage: &mut Stage) -> Result<()> {
 fn kubeboot(kubectl: &Kubectl, node: &str, words: &[&str]) -> String {
     let command = [&["/run/kubeboot/slot/bin/kubeboot"], words].concat();
     workload::on(kubectl, Some(node), &command).unwrap_or_else(|error| format!("{error:#}"))
+}
+
+/// The agent's memory on a control plane and on a worker, with the mesh of five and enrolment's threads.
+fn agents_stay_small(kubectl: &Kubectl) -> Result<()> {
+    for node in [FOUNDER, WORKER] {
+        let on = |command: &[&str]| workload::on(kubectl, Some(node), command);
+        let pid = on(&["systemctl", "show", "kubeboot-agent.service", "--property=MainPID", "--value"])?;
+        let status = on(&["cat", &format!("/proc/{}/status", pid.trim())])?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        let resident: u64 = resident.with_context(|| format!("no VmRSS in {status}"))?.trim().parse()?;
+        println!("       the agent of {node} has {:.1} MB resident", resident as f64 / 1000.0);
+        ensure!(resident <= AGENT, "the agent of {node} has {resident} kB resident, of {AGENT} at most");
+    }
+    Ok(())
 }
 
 /// Waits until the worker sees all five in the mesh and nobody else: the founder in this state, and the others alive.
