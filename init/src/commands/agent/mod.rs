@@ -26,6 +26,8 @@ use crate::timeline::{Outcome, What};
 
 /// How often add-ons and labels are compared with what is wanted.
 const RECONCILE: Duration = Duration::from_secs(300);
+/// How often it is seen to that removed machines are refused.
+const REMOVALS: Duration = Duration::from_secs(60);
 /// How often certificates are looked at: the shortest-lived is due for two days before it ends.
 const RENEW: Duration = Duration::from_secs(1800);
 /// How often a worker asks where the API servers are: control planes come and go by hand, and one that stays is enough.
@@ -71,6 +73,8 @@ enum Duty {
     AddOns,
     Enrolment,
     Labels,
+    /// Machines that were removed are refused, whoever changes what refuses them.
+    Removals,
     Renewals,
     /// Where the API servers are: for a worker's balancer, and for whom a control plane that comes back asks.
     Endpoints,
@@ -83,6 +87,7 @@ const CONTROL_PLANE: &[(Duty, Duration)] = &[
     (Duty::AddOns, RECONCILE),
     (Duty::Enrolment, RECONCILE),
     (Duty::Labels, RECONCILE),
+    (Duty::Removals, REMOVALS),
     (Duty::Renewals, RENEW),
     (Duty::Endpoints, ENDPOINTS),
     (Duty::Mesh, MESH),
@@ -196,6 +201,7 @@ impl<'a> Agent<'a> {
         match duty {
             Duty::AddOns => self.add_ons(report).map_err(words),
             Duty::Labels => reconcile::node_labels(&self.api, &self.this.node.name, &self.this.settings).map_err(words),
+            Duty::Removals => reconcile::bar(&self.api, clock::unix()).map(|()| true).map_err(words),
             Duty::Enrolment => self.enrolment(),
             Duty::Renewals => self.renew(report),
             Duty::Endpoints => self.endpoints().map(|()| true),
@@ -220,8 +226,8 @@ impl<'a> Agent<'a> {
     fn add_ons(&self, report: &mut Report) -> Result<bool, ApiError> {
         let start = clock::monotonic();
         let name_servers = renewal::has_name_servers(self.root);
-        let (nodes, removed) = (reconcile::up_to_two_nodes(&self.api)?, reconcile::removed(&self.api, clock::unix())?);
-        let wanted = addons::wanted(&self.this.settings, &addons::Seen { name_servers, nodes, removed });
+        let seen = addons::Seen { name_servers, nodes: reconcile::up_to_two_nodes(&self.api)? };
+        let wanted = addons::wanted(&self.this.settings, &seen);
         let done = reconcile::add_ons(&self.api, &wanted)?;
         for object in &done.removed {
             println!("removed {object}, which no add-on wants any more");
