@@ -84,6 +84,16 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
+    /// The founder's.
+    pub(super) fn seed(&self) -> &str {
+        &self.seed
+    }
+
+    /// Every one of them.
+    pub(super) fn secrets(&self) -> [&str; 3] {
+        [&self.seed, &self.worker, &self.control_plane]
+    }
+
     pub(super) fn new(stage: &mut Stage) -> Self {
         let random = [stage.random.bits(), stage.random.bits()].map(u64::to_be_bytes).concat();
         let mut bytes = [0; 16];

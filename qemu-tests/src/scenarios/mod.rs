@@ -8,6 +8,7 @@ mod damage;
 mod discovery;
 mod founder;
 mod join;
+mod operators;
 mod power_cut;
 mod preflight;
 mod prompt;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<&'static Scenario> {
         control_planes::SCENARIOS,
         join::SCENARIOS,
         discovery::SCENARIOS,
+        operators::SCENARIOS,
         releases::SCENARIOS,
         power_cut::SCENARIOS,
         reset::SCENARIOS,
