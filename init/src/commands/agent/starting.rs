@@ -75,6 +75,17 @@ impl Agent<'_> {
         }
     }
 
+    /// A control plane whose API server does not start may have been removed while it was off: then it never will.
+    fn say_if_removed(&self) {
+        if self.this.is_control_plane() && etcd::was_removed(self.root, &self.this.node) {
+            let name = &self.this.node.name;
+            let words =
+                format!("the cluster has removed {name}: etcd has no such member any more. Fix: kubeboot reset");
+            systemd::status(&words);
+            eprintln!("kubeboot: {words}");
+        }
+    }
+
     /// With a certificate that has expired, by the new time or in the course of waiting, nobody is ever answered.
     pub(super) fn renew_waiting(&mut self, watch: &mut Watch, due: &mut Duration, report: &mut Report) {
         if watch.was_set(clock::unix(), clock::monotonic()) || clock::monotonic() >= *due {
@@ -91,11 +102,16 @@ impl Agent<'_> {
         let mut backoff = wait::Backoff::new(RETRY_FIRST, START_LAST);
         let mut waited = false;
         let mut renewals = clock::monotonic() + FIRST_RENEW;
+        let mut question = renewals;
         while !matches!(self.api.text("/readyz"), Ok((200, _))) {
             waited = true;
             systemd::alive();
             self.renew_waiting(watch, &mut renewals, report);
             self.find_servers();
+            if clock::monotonic() >= question {
+                question = clock::monotonic() + FIRST_RENEW;
+                self.say_if_removed();
+            }
             if let Err(error) = self.tend_mesh() {
                 eprintln!("kubeboot: {error}");
             }
