@@ -76,14 +76,16 @@ impl Agent<'_> {
     }
 
     /// A control plane whose API server does not start may have been removed while it was off: then it never will.
-    fn say_if_removed(&self) {
-        if self.this.is_control_plane() && etcd::was_removed(self.root, &self.this.node) {
+    fn say_if_removed(&self) -> bool {
+        let removed = self.this.is_control_plane() && etcd::was_removed(self.root, &self.this.node);
+        if removed {
             let name = &self.this.node.name;
             let words =
                 format!("the cluster has removed {name}: etcd has no such member any more. Fix: kubeboot reset");
             systemd::status(&words);
             eprintln!("kubeboot: {words}");
         }
+        removed
     }
 
     /// With a certificate that has expired, by the new time or in the course of waiting, nobody is ever answered.
@@ -109,8 +111,8 @@ impl Agent<'_> {
             self.renew_waiting(watch, &mut renewals, report);
             self.find_servers();
             if clock::monotonic() >= question {
-                question = clock::monotonic() + FIRST_RENEW;
-                self.say_if_removed();
+                // Said once: nothing here changes it.
+                question = if self.say_if_removed() { Duration::MAX } else { clock::monotonic() + FIRST_RENEW };
             }
             if let Err(error) = self.tend_mesh() {
                 eprintln!("kubeboot: {error}");
