@@ -24,9 +24,9 @@ impl Found {
         }
     }
 
-    /// Keeps only the answers of this cluster.
-    pub fn only(&mut self, cluster: &ClusterId) {
-        self.0.retain(|answer| answer.cluster == *cluster);
+    /// Keeps only the answers of some clusters.
+    pub fn retain(&mut self, keep: impl Fn(&ClusterId) -> bool) {
+        self.0.retain(|answer| keep(&answer.cluster));
     }
 
     /// The clusters, each once.

@@ -121,7 +121,7 @@ fn what_is_kept_has_a_bound_and_one_cluster_does_not_hide_another() {
     let many: Vec<(u8, u8)> = (0..100).map(|cluster| (cluster, 7)).collect();
     assert_eq!(found(&many).hosts().len(), MOST);
     let mut kept = found(&[(1, 10), (2, 11)]);
-    kept.only(&[2; 16]);
+    kept.retain(|cluster| *cluster == [2; 16]);
     assert_eq!(kept, found(&[(2, 11)]));
 }
 

@@ -218,6 +218,24 @@ mod tests {
     }
 
     #[test]
+    fn another_cluster_of_the_seed_is_said_and_the_own_one_is_not() {
+        let (sender, news) = std::sync::mpsc::channel();
+        let place = free_place();
+        let mut watching = serving(1, Box::new(move |news| sender.send(news.clone()).expect("the test listens")));
+        let heard = |watching: &mut Serving, cluster: u8| {
+            let mut found = beside(serving(cluster, Box::new(|_| {})), &place, || look(&place, &FOUNDING));
+            found.retain(|id| watching.watch.concerns(id));
+            watching.conclude(clock::monotonic(), found);
+        };
+        heard(&mut watching, 1);
+        assert!(news.try_recv().is_err());
+        heard(&mut watching, 2);
+        assert!(matches!(news.try_recv(), Ok(News::Two(text)) if text.contains("192.0.2.2:7440")));
+        let pause = watching.due.saturating_sub(clock::monotonic());
+        assert!(pause <= Duration::from_secs(38), "{pause:?}");
+    }
+
+    #[test]
     fn an_answer_from_another_port_is_not_believed() {
         let place = free_place();
         let (own, group) = place.ipv4.expect("an IPv4 place");

@@ -203,7 +203,7 @@ impl Asker {
     /// The control planes on the local network.
     fn found(&self) -> Result<Vec<Host>, Trouble> {
         systemd::alive();
-        let place = found::place(self.node.address);
+        let (place, own) = (found::place(self.node.address), self.node.address.to_string());
         let mut found = match (self.search)(&Key::of(&self.by.fingerprint())) {
             Ok(found) => found,
             Err(why) => return Err(Trouble::Unfound { place, why: Some(why) }),
@@ -212,11 +212,15 @@ impl Asker {
         if let By::NodeKey(cluster) = &self.by
             && let Some(id) = objects::unhex(&cluster.id)
         {
-            found.only(&id);
+            found.retain(|cluster| *cluster == id);
         }
         match found.clusters().len() {
             0 => Err(Trouble::Unfound { place, why: None }),
-            1 => Ok(found.hosts()),
+            // A control plane that comes back hears itself.
+            1 => match found.hosts().into_iter().filter(|host| host.name != own).collect::<Vec<_>>() {
+                hosts if hosts.is_empty() => Err(Trouble::Unfound { place, why: None }),
+                hosts => Ok(hosts),
+            },
             _ => Err(Trouble::Several { clusters: found.words() }),
         }
     }

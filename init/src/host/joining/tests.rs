@@ -179,7 +179,8 @@ fn a_node_whose_control_planes_have_moved_finds_those_of_its_own_cluster_only() 
     let granted = asker(&root, By::Token(token()), vec![host.clone()]).ask_once();
     let cluster = granted.unwrap_or_else(|block| panic!("{block:?}")).enrolled.cluster;
     let [id, ..] = objects::unhex(&cluster.id).unwrap();
-    let search = finds(vec![vec![(id, host), (id ^ 1, closed())]]);
+    let own = Host { name: "192.0.2.21".into(), port: 7440 };
+    let search = finds(vec![vec![(id, own), (id, host), (id ^ 1, closed())]]);
     let returning = Asker { search, ..asker(&root, By::NodeKey(cluster), vec![closed()]) };
     assert!(returning.ask_once().is_ok());
     assert_eq!(server.join().unwrap().len(), 2);
