@@ -130,9 +130,9 @@ impl Member<'_> {
 /// How further machines are added. No secret is in it.
 fn further(address: IpAddr, paint: Paint) -> String {
     format!(
-        "\n{}\n  Start it with these, and with a token as a credential or in user-data:\n    kubeboot.role=worker\n  On \
-         another network also: kubeboot.join={address}\n  The token is the one for workers that comes from this cluster's \
-         seed, for 24 h from the founding,\n  or later a fresh one from kubeboot token create. A further control plane: kubeboot.role=control-plane, and its own \
+        "\n{}\n  Start it with these, and with a token as a credential or in user-data:\n    kubeboot.role=worker\n  \
+         On another network also: kubeboot.join={address}\n  The token is the one for workers that comes from this cluster's seed, for 24 h from the \
+         founding,\n  or later a fresh one from kubeboot token create. A further control plane: kubeboot.role=control-plane, and its own \
          token.\n",
         paint.tone(Tone::Strong, "To add a machine:"),
     )
