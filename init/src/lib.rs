@@ -6,6 +6,7 @@ pub mod archive;
 pub mod balancer;
 pub mod certificates;
 pub mod commands;
+pub mod discovery;
 pub mod disk;
 pub mod enrolment;
 pub mod etcd;

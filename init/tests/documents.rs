@@ -65,6 +65,7 @@ fn every_documented_error_is_said_somewhere() {
         "commands/etc/mod.rs",
         "commands/init.rs",
         "commands/reset.rs",
+        "discovery/words.rs",
         "disk/trouble.rs",
         "enrolment/seeking.rs",
         "words/mod.rs",
@@ -129,6 +130,7 @@ fn settings_are_documented_as_the_table_has_them() {
 fn every_link_between_documents_leads_somewhere() {
     for name in [
         "architecture.md",
+        "discovery.md",
         "enrolment.md",
         "mesh.md",
         "operations.md",

@@ -203,7 +203,8 @@ pub fn readyz(namespace: Option<&str>, url: &str) -> Result<()> {
 }
 
 /// A program in a network namespace.
-fn within(namespace: Option<&str>, program: &str) -> Command {
+/// A command in a network namespace, or in the host's own.
+pub fn within(namespace: Option<&str>, program: &str) -> Command {
     match namespace {
         Some(namespace) => {
             let mut command = Command::new("ip");

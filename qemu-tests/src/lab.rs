@@ -27,6 +27,8 @@ pub struct Lab {
     pub operator: Operator,
     /// kubectl of the release under test.
     pub kubectl: PathBuf,
+    /// The kubeboot of this repository, for those who command clusters over the network.
+    pub kubeboot: PathBuf,
     /// Where machines live while they run; removed at the end.
     pub folder: PathBuf,
     /// The disk of a machine that was founded, was Ready and was shut down; made when first asked for.
@@ -44,7 +46,8 @@ impl Lab {
         symlink(&subject.kube, &kubectl).with_context(|| format!("can't make {}", kubectl.display()))?;
         let (image, kubernetes) = (subject.image.disk(), subject.kubernetes.clone());
         let operator = Operator::generate()?;
-        Ok(Self { image, kubernetes, backends, operator, kubectl, folder, ready: Mutex::new(None) })
+        let kubeboot = subject.kubeboot.clone();
+        Ok(Self { image, kubernetes, backends, operator, kubectl, kubeboot, folder, ready: Mutex::new(None) })
     }
 
     /// The disk of a founded machine, to be copied; `found` makes it if nobody did. Others wait meanwhile.

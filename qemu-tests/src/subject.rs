@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use image_builder::cache::Cache;
 use image_builder::components::{Source, components, separate_kubernetes};
 use image_builder::image::{self, Image, Platform};
+use image_builder::kubeboot_binary::kubeboot_binary;
 use image_builder::progress::Progress;
 use image_builder::release::Inputs;
 use image_builder::tools::Tools;
@@ -53,6 +54,8 @@ pub struct Subject {
     pub image: Image,
     /// The program that is kubectl when it is called so.
     pub kube: PathBuf,
+    /// kubeboot, as it is in machines.
+    pub kubeboot: PathBuf,
     /// The version of Kubernetes in the release: `1.37.2`.
     pub kubernetes: String,
     /// QEMU and more.
@@ -84,7 +87,8 @@ pub fn get(cache: &Cache, release: Release, image: Option<PathBuf>) -> Result<Su
     };
     let components = components(cache, &inputs.source)?;
     let kube = components.files.get("bin/kubectl").context("the components have no kubectl")?.clone();
-    Ok(Subject { image, kube, kubernetes: components.kubernetes.version, tools })
+    let kubeboot = kubeboot_binary(cache)?;
+    Ok(Subject { image, kube, kubeboot, kubernetes: components.kubernetes.version, tools })
 }
 
 #[cfg(test)]

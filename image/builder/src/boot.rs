@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use kubeboot::kubernetes::kubeconfig;
 use kubeboot::settings::validate;
 use kubeboot::sources::{self, Gathered};
 use kubeboot::timeline::{Outcome, What};
@@ -256,6 +257,8 @@ impl Wait {
         interrupts: &SignalFd,
     ) -> Result<End> {
         let mut ready = None;
+        // A worker has no API server, and no authority that could sign for an operator.
+        let mut worker = false;
         loop {
             let ended = running.ended()?;
             for event in self.follower.poll()? {
@@ -263,7 +266,8 @@ impl Wait {
                     What::Operator { certificate, ca, .. } => {
                         self.kubeconfig = Some(write_kubeconfig(running, operator, server, &certificate, &ca)?);
                     }
-                    What::Ready { node, cluster, .. } => {
+                    What::Ready { node, cluster, server, .. } => {
+                        worker = server == kubeconfig::BALANCER;
                         ready = Some(End::Ready { node, cluster, since_kernel: event.t });
                     }
                     What::Error { command, message } => {
@@ -278,6 +282,7 @@ impl Wait {
             }
             match (ready.take(), &self.kubeconfig) {
                 (Some(end), Some(_)) => return Ok(end),
+                (Some(end), None) if worker => return Ok(end),
                 (still, _) => ready = still,
             }
             if let Some(status) = ended {

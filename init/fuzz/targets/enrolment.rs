@@ -27,7 +27,8 @@ fn founded(founding: &SigningKey, identity: &SigningKey) -> Founded {
 
 /// A server that has proven itself gets these bytes: whatever they are, it grants nothing that nobody signed for.
 fn served(data: &[u8], operates: bool) {
-    let (seed, identity, node) = (Seed::new([7; 16]), Seed::new([8; 16]).founding_key(), Seed::new([9; 16]).founding_key());
+    let (seed, identity, node) =
+        (Seed::new([7; 16]), Seed::new([8; 16]).founding_key(), Seed::new([9; 16]).founding_key());
     let cluster = founded(&seed.founding_key(), &identity);
     let release = "1.37.2-4".parse().expect("a version");
     let site = Site { founded: NOW, oldest: release, newest: release, ranges: Vec::new() };

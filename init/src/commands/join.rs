@@ -22,6 +22,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
+    kubeboot join                                             asks for the token; finds the cluster on this network\n  \
     kubeboot join 10.0.0.10                                   asks for the token\n  \
     kubeboot join 10.0.0.10 --token-file /root/worker.token   takes it from a file; - is standard input\n  \
     kubeboot join cp-1.example:7440 name=w-1                  with settings (docs/settings.md)\n\n\
@@ -29,7 +30,8 @@ const LIMIT: Duration = Duration::from_secs(120);
     with a control plane's (kb1c-…) a further control plane. The result is the same as starting it with kubeboot.role=,\n\
     kubeboot.token= and kubeboot.join=.")]
 pub struct Args {
-    /// A control plane of the cluster: its name or address, with or without a port
+    /// A control plane of the cluster: its name or address, with or without a port. Without it, whoever answers on the
+    /// local network
     #[arg(value_name = "ADDR")]
     address: Option<String>,
     /// A file with the token; `-` is standard input

@@ -55,7 +55,7 @@ pub fn run(_: &Args) -> Exit {
                         _ => return Exit::NoRole,
                     },
                 };
-                if join::join(&root, &mut console, Some(&address), token, &[]) == Exit::Success {
+                if join::join(&root, &mut console, address.as_deref(), token, &[]) == Exit::Success {
                     return Exit::Success;
                 }
             }
@@ -69,10 +69,11 @@ enum Answer {
     Nothing,
     Unknown,
     Init(Option<Zeroizing<String>>),
-    Join(String, Option<Zeroizing<String>>),
+    /// Where, if not whoever answers on the local network; and the token.
+    Join(Option<String>, Option<Zeroizing<String>>),
 }
 
-/// `init [TOKEN]` or `join ADDR [TOKEN]`, with or without `kubeboot` before it.
+/// `init [TOKEN]` or `join [ADDR] [TOKEN]`, with or without `kubeboot` before it.
 fn answer(line: &str) -> Answer {
     let mut words = line.split_whitespace().peekable();
     words.next_if_eq(&"kubeboot");
@@ -80,7 +81,10 @@ fn answer(line: &str) -> Answer {
     match (words.next(), words.next(), words.next(), words.next()) {
         (None, ..) => Answer::Nothing,
         (Some("init"), token, None, _) => Answer::Init(secret(token)),
-        (Some("join"), Some(address), token, None) => Answer::Join(address.to_owned(), secret(token)),
+        (Some("join"), None, ..) => Answer::Join(None, None),
+        // A token in a host's place is one: it must not become a name that everybody is asked for.
+        (Some("join"), token @ Some(word), None, _) if word.starts_with("kb1") => Answer::Join(None, secret(token)),
+        (Some("join"), Some(address), token, None) => Answer::Join(Some(address.to_owned()), secret(token)),
         _ => Answer::Unknown,
     }
 }
@@ -95,6 +99,7 @@ mod tests {
             Answer::Unknown => "unknown".to_owned(),
             Answer::Init(token) => format!("init {}", token.as_ref().map_or("-", |token| token.as_str())),
             Answer::Join(address, token) => {
+                let address = address.as_deref().unwrap_or("-");
                 format!("join {address} {}", token.as_ref().map_or("-", |token| token.as_str()))
             }
         }
@@ -110,7 +115,8 @@ mod tests {
             ("kubeboot init", "init -"),
             (" init kb1s-0 ", "init kb1s-0"),
             ("init a b", "unknown"),
-            ("join", "unknown"),
+            ("join", "join - -"),
+            ("join kb1w-0", "join - kb1w-0"),
             ("join 10.0.0.10", "join 10.0.0.10 -"),
             ("kubeboot join cp-1 kb1w-0", "join cp-1 kb1w-0"),
             ("join cp-1 kb1w-0 x", "unknown"),

@@ -80,7 +80,8 @@ fn confirmed(root: &Root) -> Result<bool, String> {
     println!(
         "This returns the machine to its first boot. It removes, at the next start:\n  the cluster's keys and \
          identity, etcd's data, the kubelet's and containerd's data, staged releases, and this\n  machine's id. On the \
-         only control plane of a cluster, that is the cluster. It can't be undone."
+         only control plane of a cluster, that is the cluster. Where there are others, remove this node first, on one of\n  \
+         them: kubeboot node remove NAME. Else etcd counts its member as lost. It can't be undone."
     );
     match Console::open(root).ask("Type reset to go on: ") {
         Ok(Some(answer)) => Ok(answer.trim() == "reset"),

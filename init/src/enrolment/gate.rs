@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::pace::Pace;
+
 /// How many, and how fast.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -26,11 +28,6 @@ impl Default for Limits {
         Limits { all: 256, of_one: 16, burst: 64, each_second: 4 }
     }
 }
-
-/// Sources whose pace is remembered at most. Beyond, the one that was here longest ago is forgotten.
-const SOURCES: usize = 4096;
-/// A connection costs this much of a source's allowance.
-const COST: u64 = 1000;
 
 /// Which connection.
 pub type Id = u64;
@@ -77,13 +74,6 @@ impl Source {
     }
 }
 
-/// What a source may still do.
-#[derive(Debug)]
-struct Allowance {
-    left: u64,
-    at: Duration,
-}
-
 /// The places and who has them.
 #[derive(Debug)]
 pub struct Gate {
@@ -93,13 +83,14 @@ pub struct Gate {
     /// Who had to go while something may have been done for it in the cluster, which ends in its own time. Who had shown
     /// less waits for a message, and ends at once.
     going: BTreeSet<Id>,
-    allowances: BTreeMap<Source, Allowance>,
+    pace: Pace<Source>,
 }
 
 impl Gate {
     /// Nobody is here.
     pub fn new(limits: Limits) -> Self {
-        Gate { limits, next: 0, here: BTreeMap::new(), going: BTreeSet::new(), allowances: BTreeMap::new() }
+        let pace = Pace::new(limits.burst, limits.each_second);
+        Gate { limits, next: 0, here: BTreeMap::new(), going: BTreeSet::new(), pace }
     }
 
     /// How many are here.
@@ -110,7 +101,7 @@ impl Gate {
     /// Somebody opens a connection at `now`, on any clock that only runs forward.
     pub fn arrive(&mut self, now: Duration, from: IpAddr) -> Arrival {
         let source = Source::of(from);
-        if !self.allow(now, source) {
+        if !self.pace.allow(now, source) {
             return Arrival::TooFast;
         }
         if self.going.len() >= self.limits.all {
@@ -158,29 +149,11 @@ impl Gate {
         let droppable = self.here.iter().filter(|(_, (source, stage))| of(*source) && *stage < Stage::Accepted);
         droppable.min_by_key(|(id, (_, stage))| (*stage, **id)).map(|(id, _)| *id)
     }
-
-    fn allow(&mut self, now: Duration, source: Source) -> bool {
-        let most = u64::from(self.limits.burst) * COST;
-        if self.allowances.len() >= SOURCES && !self.allowances.contains_key(&source) {
-            let oldest = self.allowances.iter().min_by_key(|(_, allowance)| allowance.at).map(|(source, _)| *source);
-            oldest.map(|source| self.allowances.remove(&source));
-        }
-        let allowance = self.allowances.entry(source).or_insert(Allowance { left: most, at: now });
-        let passed = u64::try_from(now.saturating_sub(allowance.at).as_millis()).unwrap_or(u64::MAX);
-        let more = passed.saturating_mul(u64::from(self.limits.each_second)) * COST / 1000;
-        if passed > 0 {
-            *allowance = Allowance { left: allowance.left.saturating_add(more).min(most), at: now };
-        }
-        let allowed = allowance.left >= COST;
-        if allowed {
-            allowance.left -= COST;
-        }
-        allowed
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::pace::REMEMBERED;
     use super::*;
 
     fn source(number: u32) -> IpAddr {
@@ -280,6 +253,6 @@ mod tests {
             let (id, _) = admitted(gate.arrive(Duration::from_millis(number.into()), source(number)));
             gate.leave(id);
         }
-        assert_eq!((gate.allowances.len(), gate.count()), (SOURCES, 0));
+        assert_eq!((gate.pace.remembered(), gate.count()), (REMEMBERED, 0));
     }
 }

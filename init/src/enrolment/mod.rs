@@ -24,6 +24,7 @@ pub mod noise;
 pub mod note;
 pub mod objects;
 pub mod operator;
+pub mod pace;
 mod proven;
 pub mod reason;
 pub mod seeking;

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use super::PORT;
 use super::failure::{Context, Failure};
 use super::message::Purpose;
+use crate::discovery;
 use crate::release::Version;
 use crate::token::Joiner;
 use crate::words::Block;
@@ -87,6 +88,18 @@ pub enum Trouble {
         /// Why.
         failure: Failure,
     },
+    /// Nobody was named, and nobody on the local network has answered.
+    Unfound {
+        /// Where it was looked.
+        place: String,
+        /// Why that was not possible, if it was not.
+        why: Option<String>,
+    },
+    /// More than one cluster on the local network answers to the token.
+    Several {
+        /// Each cluster's id and addresses.
+        clusters: Vec<String>,
+    },
 }
 
 impl Trouble {
@@ -94,9 +107,14 @@ impl Trouble {
     fn may_pass(&self) -> bool {
         match self {
             Trouble::Failed { failure, .. } => failure.may_pass(),
-            Trouble::Unusable { .. } => false,
-            Trouble::Unresolved { .. } | Trouble::Unreachable { .. } => true,
+            Trouble::Unusable { .. } | Trouble::Several { .. } => false,
+            Trouble::Unresolved { .. } | Trouble::Unreachable { .. } | Trouble::Unfound { .. } => true,
         }
+    }
+
+    /// Whether nobody there has said anything: somebody elsewhere may know more.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Trouble::Unresolved { .. } | Trouble::Unreachable { .. })
     }
 
     /// How much it tells: what a control plane says itself is worth more than that nobody answers.
@@ -106,28 +124,44 @@ impl Trouble {
             Trouble::Failed { failure: Failure::Refused { .. } | Failure::Impostor(_), .. } => 1,
             Trouble::Failed { .. } => 2,
             Trouble::Unreachable { .. } => 3,
-            Trouble::Unresolved { .. } | Trouble::Unusable { .. } => 4,
+            Trouble::Unresolved { .. } | Trouble::Unfound { .. } => 4,
+            // Final ones have their weight above.
+            Trouble::Unusable { .. } | Trouble::Several { .. } => 0,
         }
     }
 
     fn block(&self, about: &About<'_>) -> Block {
         let (why, fix) = match self {
             Trouble::Failed { server, failure } => return failure.block(&about.context(server)),
+            Trouble::Several { clusters } => discovery::words::several(clusters),
             Trouble::Unresolved { name, why } => (
-                format!("the name {name} leads to no address: {why}"),
-                "correct the name (kubeboot.join=), or give an address; a name needs a name server that knows it",
+                vec![format!("the name {name} leads to no address: {why}")],
+                vec!["correct the name (kubeboot.join=), or give an address; a name needs a name server that knows it"],
             ),
             Trouble::Unusable { server, why } => (
-                format!("the control plane at {server} sent settings that this release can't use: {why}"),
-                "compare the releases of both, and boot this machine with a newer one",
+                vec![format!("the control plane at {server} sent settings that this release can't use: {why}")],
+                vec!["compare the releases of both, and boot this machine with a newer one"],
             ),
             Trouble::Unreachable { server, why } => (
-                format!("no control plane answers at {server}: {why}"),
-                "start that control plane; or correct the address (kubeboot.join=), or let TCP port 7440 through to it",
+                vec![format!("no control plane answers at {server}: {why}")],
+                vec![
+                    "start that control plane; or correct the address (kubeboot.join=), or let TCP port 7440 through to it",
+                ],
+            ),
+            Trouble::Unfound { place, why } => (
+                vec![match why {
+                    None => format!("no control plane of its cluster answers {place}"),
+                    Some(why) => format!("this machine can't look for control planes {place}: {why}"),
+                }],
+                vec![
+                    "start a control plane on this network",
+                    "or give the name or address of one that is elsewhere: kubeboot.join=HOST; by hand: kubeboot join HOST",
+                ],
             ),
         };
         let state = if self.may_pass() { GOES_ON } else { STAYS };
-        Block { what: about.what().to_owned(), why: vec![why], state: state.to_owned(), fix: vec![fix.to_owned()] }
+        let fix = fix.into_iter().map(str::to_owned).collect();
+        Block { what: about.what().to_owned(), why, state: state.to_owned(), fix }
     }
 }
 
@@ -168,7 +202,7 @@ pub fn block(troubles: &[Trouble], about: &About<'_>) -> Block {
     let mut troubles: Vec<&Trouble> = troubles.iter().collect();
     troubles.sort_by_key(|trouble| trouble.weight());
     let mut blocks = troubles.iter().map(|trouble| trouble.block(about));
-    let Some(mut first) = blocks.next() else { return nobody(about.purpose) };
+    let mut first = blocks.next().expect("a round that admitted nobody has a reason");
     for other in blocks {
         for why in other.why {
             if !first.why.contains(&why) {
@@ -177,23 +211,6 @@ pub fn block(troubles: &[Trouble], about: &About<'_>) -> Block {
         }
     }
     first
-}
-
-/// There is nobody to ask.
-pub fn nobody(purpose: Purpose) -> Block {
-    let about = About { purpose, name: "", release: Version { major: 0, minor: 0, patch: 0, build: 0 } };
-    Block {
-        what: about.what().to_owned(),
-        why: vec![
-            "no address of a control plane was given, and this release does not look for one on the local network"
-                .to_owned(),
-        ],
-        state: STAYS.to_owned(),
-        fix: vec![
-            "give it the name or address of one of the cluster's control planes: kubeboot.join=HOST".to_owned(),
-            "or, on a machine without a role: kubeboot join HOST".to_owned(),
-        ],
-    }
 }
 
 /// There is no token.
@@ -252,7 +269,9 @@ mod tests {
         };
         let unresolved = Trouble::Unresolved { name: "cp-1".into(), why: "no such host".into() };
         let rounds = [
-            vec![],
+            vec![Trouble::Unfound { place: "on the local network".into(), why: None }],
+            vec![Trouble::Unfound { place: "on the local network".into(), why: Some("no multicast".into()) }],
+            vec![Trouble::Several { clusters: vec!["11 at 10.0.0.10:7440".into(), "22 at 10.0.0.20:7440".into()] }],
             vec![unresolved.clone()],
             vec![unreachable("10.0.0.10:7440")],
             vec![unresolved.clone(), unreachable("10.0.0.10:7440"), failed("10.0.0.11:7440", refused)],

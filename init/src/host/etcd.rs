@@ -234,6 +234,12 @@ fn discard(root: &Root) -> Result<(), String> {
     removed.map_err(|error| format!("remove {MEMBER}: {error}"))
 }
 
+/// Whether the other members say that there is none of this name any more. What can't be asked says nothing.
+pub fn was_removed(root: &Root, node: &Node) -> bool {
+    let members = ask(root, &others(root, node.address)).map(|(_, members)| members).unwrap_or_default();
+    !members.is_empty() && !members.iter().any(|member| member.name == node.name)
+}
+
 /// What came of asking for a vote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Vote {

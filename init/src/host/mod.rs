@@ -6,6 +6,7 @@ pub mod balancer;
 pub mod batch;
 pub mod clock;
 pub mod console;
+pub mod discovery;
 pub mod disk;
 pub mod enrolment;
 pub mod etcd;

@@ -8,7 +8,7 @@ use super::systemd;
 use crate::certificates::Unix;
 use crate::enrolment::objects::{KIND, REMOVED};
 use crate::health::node_from;
-use crate::kubernetes::addons::{self, AddOn, inventory};
+use crate::kubernetes::addons::{self, AddOn, inventory, removed};
 use crate::kubernetes::network;
 use crate::plan::record::Endpoints;
 
@@ -65,25 +65,48 @@ pub fn up_to_two_nodes(api: &Api) -> Result<usize, ApiError> {
     Ok(nodes.get("items").and_then(Value::as_array).map_or(0, Vec::len))
 }
 
-/// The UIDs of the machines that were removed and whose certificates may live at `now`.
+/// Has the API servers refuse the machines that were removed and whose certificates may live at `now`.
 ///
 /// # Errors
-/// The call.
-pub fn removed(api: &Api, now: Unix) -> Result<Vec<String>, ApiError> {
-    let path = format!("{COLLECTION}?labelSelector={}%3D{REMOVED}", KIND.replace('/', "%2F"));
-    let list = api.get_optional(&path)?.unwrap_or_default();
-    let removals = list.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    Ok(addons::removed::uids(removals, now))
+/// The first call that fails; or others change the policy again and again.
+pub fn bar(api: &Api, now: Unix) -> Result<(), ApiError> {
+    let (path, removals) = (
+        format!("{}/{}", removed::POLICIES, removed::NAME),
+        format!("{COLLECTION}?labelSelector={}%3D{REMOVED}", KIND.replace('/', "%2F")),
+    );
+    let mut conflict = None;
+    for _ in 0..TRIES {
+        // In this order: who was barred since the policy was read made it another version.
+        let found = api.get_optional(&path)?;
+        let list = api.get_optional(&removals)?.unwrap_or_default();
+        let items = list.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let uids = removed::uids(items, now);
+        let wanted = removed::policy(&uids);
+        let changed = match &found {
+            None if uids.is_empty() => return Ok(()),
+            None => api.post(removed::POLICIES, &wanted),
+            Some(policy) if removed::says(policy, &wanted) => Ok(Value::Null),
+            Some(policy) => {
+                let mut wanted = wanted;
+                wanted["metadata"]["resourceVersion"] = policy["metadata"]["resourceVersion"].clone();
+                api.put(&path, &wanted)
+            }
+        };
+        match changed {
+            Err(error) if error.status() == Some(409) => conflict = Some(error),
+            Err(error) => return Err(error),
+            Ok(_) if api.get_optional(&format!("{}/{}", removed::BINDINGS, removed::NAME))?.is_some() => return Ok(()),
+            Ok(_) => match api.post(removed::BINDINGS, &removed::binding()) {
+                Err(error) if error.status() != Some(409) => return Err(error),
+                _ => return Ok(()),
+            },
+        }
+    }
+    conflict.map_or(Ok(()), Err)
 }
 
-/// Has the API servers refuse the machines that were removed. The agents do the same, but not at once.
-///
-/// # Errors
-/// The first call that fails.
-pub fn bar(api: &Api, now: Unix) -> Result<(), ApiError> {
-    let bars = addons::bars(&removed(api, now)?);
-    inventory::labelled(&bars).iter().try_for_each(|object| api.apply(object).map(drop))
-}
+/// How often a change is tried that others get in the way of.
+const TRIES: usize = 8;
 
 /// Sets the node's labels, once the kubelet has registered it. False when it has not yet.
 ///
@@ -225,6 +248,53 @@ mod tests {
         let (address, server) = serve(&authority, script);
         assert_eq!(add_ons(&client(&authority, &address), &[]).unwrap(), Applied::default());
         assert!(!server.join().unwrap().iter().any(|request| request.starts_with("DELETE")));
+    }
+
+    #[test]
+    fn who_was_barred_by_another_meanwhile_stays_barred() {
+        let authority = authority();
+        let removal = |digits: &str| json!({"metadata": {"name": format!("removed-{digits}")}, "data": {}});
+        let (one, two) = ("00".repeat(16), "11".repeat(16));
+        let uid = |digits: &str| format!("kubeboot:node:{digits}");
+        let mut newer = removed::policy(&[uid(&one), uid(&two)]);
+        newer["metadata"]["resourceVersion"] = json!("8");
+        let mut older = removed::policy(&[uid(&one)]);
+        older["metadata"]["resourceVersion"] = json!("7");
+        let both = || json!({"items": [removal(&one), removal(&two)]});
+        let script = vec![
+            // There is none, and somebody else makes it first.
+            (404, json!({})),
+            (200, json!({"items": [removal(&one)]})),
+            (409, json!({})),
+            // It is of the other's version, which changes once more.
+            (200, older),
+            (200, both()),
+            (409, json!({})),
+            (200, newer),
+            (200, both()),
+            (200, json!({})),
+        ];
+        let (address, server) = serve(&authority, script);
+        bar(&client(&authority, &address), 1_800_000_000).unwrap();
+        let all = server.join().unwrap();
+        let (policy, binding) =
+            (format!("{}/{}", removed::POLICIES, removed::NAME), format!("{}/{}", removed::BINDINGS, removed::NAME));
+        assert!(all[5].contains("\"resourceVersion\":\"7\""), "{}", all[5]);
+        let list = format!("GET {COLLECTION}");
+        assert_eq!(
+            asked(all),
+            [
+                format!("GET {policy}"),
+                list.clone(),
+                format!("POST {}", removed::POLICIES),
+                format!("GET {policy}"),
+                list.clone(),
+                format!("PUT {policy}"),
+                format!("GET {policy}"),
+                list,
+                format!("GET {binding}"),
+            ]
+        );
     }
 
     #[test]

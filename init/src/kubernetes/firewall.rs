@@ -1,13 +1,12 @@
-//! Keeps pods from the ports of enrolment and of the mesh: a token that a pod finds (the kernel command line is readable by every pod) is of
-//! no use to it.
+//! Keeps pods from the ports of enrolment, of the mesh and of discovery: a token that a pod finds (the kernel command line
+//! is readable by every pod) is of no use to it.
 //!
 //! The chains stand before kube-proxy's and flannel's in nothing but these ports, and accept all else.
 
 use std::fmt::Write as _;
 
 use super::{Render, Site};
-use crate::enrolment::PORT;
-use crate::mesh::STREAM_PORT;
+use crate::{discovery, enrolment};
 
 /// The file, for `nft -f`. Loading it again replaces what is there, in one transaction.
 pub const PATH: &str = "/run/kubeboot/config/firewall.nft";
@@ -25,7 +24,7 @@ pub fn renders(site: &Site<'_>) -> Vec<Render> {
 fn rules(site: &Site<'_>) -> String {
     let pods = site.settings.cluster.pod_cidr;
     let family = if pods.address.is_ipv4() { "ip" } else { "ip6" };
-    let port = format!("meta l4proto {{ tcp, udp }} th dport {PORT}-{STREAM_PORT}");
+    let port = format!("meta l4proto {{ tcp, udp }} th dport {}-{}", enrolment::PORT, discovery::PORT);
     let mut input = format!("    {port} {family} saddr {pods} counter drop\n");
     for interface in INTERFACES {
         // Whatever the address: a pod's interface has a link-local one too.
@@ -38,7 +37,12 @@ fn rules(site: &Site<'_>) -> String {
         "    # A node passes on nothing to another machine's ports; between pods it may mean anything.\n    {port} {family} \
          daddr {pods} accept\n    {port} counter drop\n"
     );
-    let output = format!("    {port} socket cgroupv2 level 1 \"{PODS}\" counter drop\n");
+    // A pod on the host's network may hear queries. Answers are believed from discovery's port only.
+    let output = format!(
+        "    {port} socket cgroupv2 level 1 \"{PODS}\" counter drop\n    udp sport {} socket cgroupv2 level 1 \"{PODS}\" \
+         counter drop\n",
+        discovery::PORT
+    );
     format!(
         "# Made by kubeboot at each boot.\ntable inet kubeboot\ndelete table inet kubeboot\ntable inet kubeboot {{\n{}{}{}}}\n",
         chain("input", &input),

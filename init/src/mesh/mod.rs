@@ -23,7 +23,7 @@ pub mod store;
 pub mod stored;
 pub mod sync;
 pub mod view;
-mod wire;
+pub(crate) mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -9,58 +9,58 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 pub struct Malformed(pub &'static str);
 
 /// Bytes that are read from the front.
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Reader(bytes)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Ends the reading: nothing may be left.
-    pub(super) fn end(self) -> Result<(), Malformed> {
+    pub(crate) fn end(self) -> Result<(), Malformed> {
         if self.0.is_empty() { Ok(()) } else { Err(Malformed("end")) }
     }
 
-    pub(super) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], Malformed> {
+    pub(crate) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], Malformed> {
         let (array, rest) = self.0.split_first_chunk().ok_or(Malformed(field))?;
         self.0 = rest;
         Ok(*array)
     }
 
-    pub(super) fn byte(&mut self, field: &'static str) -> Result<u8, Malformed> {
+    pub(crate) fn byte(&mut self, field: &'static str) -> Result<u8, Malformed> {
         self.array(field).map(|[byte]| byte)
     }
 
-    pub(super) fn u16(&mut self, field: &'static str) -> Result<u16, Malformed> {
+    pub(crate) fn u16(&mut self, field: &'static str) -> Result<u16, Malformed> {
         self.array(field).map(u16::from_be_bytes)
     }
 
-    pub(super) fn u32(&mut self, field: &'static str) -> Result<u32, Malformed> {
+    pub(crate) fn u32(&mut self, field: &'static str) -> Result<u32, Malformed> {
         self.array(field).map(u32::from_be_bytes)
     }
 
-    pub(super) fn u64(&mut self, field: &'static str) -> Result<u64, Malformed> {
+    pub(crate) fn u64(&mut self, field: &'static str) -> Result<u64, Malformed> {
         self.array(field).map(u64::from_be_bytes)
     }
 
-    pub(super) fn take(&mut self, field: &'static str, length: usize) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn take(&mut self, field: &'static str, length: usize) -> Result<&'a [u8], Malformed> {
         let (bytes, rest) = self.0.split_at_checked(length).ok_or(Malformed(field))?;
         self.0 = rest;
         Ok(bytes)
     }
 
     /// A byte string of at most `most` bytes behind its length.
-    pub(super) fn bytes(&mut self, field: &'static str, most: usize) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn bytes(&mut self, field: &'static str, most: usize) -> Result<&'a [u8], Malformed> {
         let length = usize::from(self.u16(field)?);
         if length > most { Err(Malformed(field)) } else { self.take(field, length) }
     }
 
     /// An address and port. One that is IPv4 in IPv6 form would be a second spelling of it, and is refused.
-    pub(super) fn address(&mut self, field: &'static str) -> Result<SocketAddr, Malformed> {
+    pub(crate) fn address(&mut self, field: &'static str) -> Result<SocketAddr, Malformed> {
         let address = match self.byte(field)? {
             4 => IpAddr::from(self.array::<4>(field)?),
             6 => IpAddr::from(Ipv6Addr::from(self.array::<16>(field)?)),
@@ -74,14 +74,14 @@ impl<'a> Reader<'a> {
 }
 
 /// Appends a byte string behind its length. Callers have bounded it.
-pub(super) fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
     let length = u16::try_from(bytes.len()).expect("bounded by the caller");
     to.extend_from_slice(&length.to_be_bytes());
     to.extend_from_slice(bytes);
 }
 
 /// Appends an address and port in its one spelling.
-pub(super) fn put_address(to: &mut Vec<u8>, address: SocketAddr) {
+pub(crate) fn put_address(to: &mut Vec<u8>, address: SocketAddr) {
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => {
             to.push(4);

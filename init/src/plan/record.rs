@@ -84,15 +84,24 @@ impl Cluster {
         STANDARD.decode(&self.founding_key).is_ok_and(|key| key == public)
     }
 
+    /// The founding key's public half; of a record that was not parsed it may be all zeros.
+    pub fn founding(&self) -> [u8; 32] {
+        key(&self.founding_key)
+    }
+
     /// The identity key's public half. A record that was parsed has one; of another it is all zeros, which no key is.
     pub fn identity(&self) -> [u8; 32] {
-        STANDARD.decode(&self.identity_key).ok().and_then(|key| key.try_into().ok()).unwrap_or_default()
+        key(&self.identity_key)
     }
 
     /// Whether `public` is the identity key's public half.
     pub fn is_identity(&self, public: &[u8]) -> bool {
         STANDARD.decode(&self.identity_key).is_ok_and(|key| key == public)
     }
+}
+
+fn key(base64: &str) -> [u8; 32] {
+    STANDARD.decode(base64).ok().and_then(|key| key.try_into().ok()).unwrap_or_default()
 }
 
 /// Who the node is: `/var/lib/kubeboot/node.json`, pinned at first boot, because a name or an address that moves

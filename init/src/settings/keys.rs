@@ -71,8 +71,8 @@ pub const KEYS: &[Key] = &[
         name: "join",
         shape: Shape::List,
         expected: "a host name or an address, with or without a port",
-        default: "none",
-        doc: "Control planes to join through; a worker needs one at least. The port is 7440 where none is given.",
+        default: "whoever answers on the local network ([discovery.md](discovery.md))",
+        doc: "Control planes to join through. The port is 7440 where none is given.",
         example: "10.0.0.10,cp-2.example",
     },
     Key {

@@ -130,8 +130,8 @@ impl Member<'_> {
 /// How further machines are added. No secret is in it.
 fn further(address: IpAddr, paint: Paint) -> String {
     format!(
-        "\n{}\n  Start it with these, and with a token as a credential or in user-data:\n    kubeboot.role=worker \
-         kubeboot.join={address}\n  The token is the one for workers that comes from this cluster's seed, for 24 h from the \
+        "\n{}\n  Start it with these, and with a token as a credential or in user-data:\n    kubeboot.role=worker\n  \
+         On another network also: kubeboot.join={address}\n  The token is the one for workers that comes from this cluster's seed, for 24 h from the \
          founding,\n  or later a fresh one from kubeboot token create. A further control plane: kubeboot.role=control-plane, and its own \
          token.\n",
         paint.tone(Tone::Strong, "To add a machine:"),
@@ -169,7 +169,7 @@ pub fn no_role(shell: bool, paint: Paint) -> String {
         strong("kubeboot:"),
         strong("  role: init"),
         strong("io.systemd.credential:kubeboot.role=init"),
-        strong("kubeboot.role=worker kubeboot.join=HOST"),
+        strong("kubeboot.role=worker"),
         prompt_help(shell, paint),
     )
 }
@@ -177,13 +177,13 @@ pub fn no_role(shell: bool, paint: Paint) -> String {
 /// What the console's prompt takes, or what the shell has for the same.
 pub fn prompt_help(shell: bool, paint: Paint) -> String {
     let (own, given, join) = match shell {
-        false => ("init", "init kb1s-…", "join HOST kb1w-…"),
-        true => ("kubeboot init", "kubeboot init --token-file FILE", "kubeboot join HOST --token-file FILE"),
+        false => ("init", "init kb1s-…", "join kb1w-…"),
+        true => ("kubeboot init", "kubeboot init --token-file FILE", "kubeboot join --token-file FILE"),
     };
     let width = join.chars().count() + 3;
     let line =
         |command: &str, what: &str| format!("  {} {what}\n", paint.tone(Tone::Strong, &format!("{command:<width$}")));
     line(own, "found a cluster; it makes its own token, and shows it")
         + &line(given, "found one with this token")
-        + &line(join, "join the cluster of this control plane as a worker")
+        + &line(join, "join the token's cluster; HOST before the token, where it is on another network")
 }

@@ -17,7 +17,7 @@ use crate::wait::{Look, until};
 /// The scenarios of this file.
 pub const SCENARIOS: &[Scenario] = &[Scenario {
     name: "Control planes join at once, the API outlives one of three, and a new machine replaces it",
-    needs: Needs { machines: 4, ..ONE },
+    needs: Needs { machines: 5, ..ONE },
     long: false,
     run: three_control_planes,
 }];
@@ -25,11 +25,15 @@ pub const SCENARIOS: &[Scenario] = &[Scenario {
 /// The further control planes' names.
 const SECOND: &str = "second";
 const THIRD: &str = "third";
+/// A second worker.
+const OTHER: &str = "other";
+/// What an agent may have resident, in kB.
+const AGENT: u64 = 24_000;
 const PAUSE: Duration = Duration::from_secs(2);
 /// How long what is done in a moment may take on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Four machines are switched on at once: whoever joins waits for the founder, and control planes for each other.
+/// Five machines are switched on at once, the founder last: whoever joins waits for it, and control planes for each other.
 fn three_control_planes(stage: &mut Stage) -> Result<()> {
     let tokens = Tokens::new(stage);
     let images = founder::images(stage)?;
@@ -37,23 +41,27 @@ fn three_control_planes(stage: &mut Stage) -> Result<()> {
     let second = joiner_of(stage, Joiner::ControlPlane, SECOND, 2, &tokens, &images)?;
     let third = joiner_of(stage, Joiner::ControlPlane, THIRD, 3, &tokens, &images)?;
     let (founder, worker_spec) = (founder_of(stage, &tokens, &images)?, worker_of(stage, &tokens, &images)?);
+    let other = joiner_of(stage, Joiner::Worker, OTHER, 4, &tokens, &images)?;
     let mut second = stage.start(second)?;
     let mut third = stage.start(third)?;
     let mut worker = stage.start(worker_spec.clone())?;
+    let mut other = stage.start(other)?;
     let founder = stage.start(founder)?;
     let mut founded = stage.ready(founder)?;
     let to_found = start.elapsed();
-    let all: [(&str, &dyn Machine); 3] = [(SECOND, &*second), (THIRD, &*third), (WORKER, &*worker)];
+    let all: [(&str, &dyn Machine); 4] = [(SECOND, &*second), (THIRD, &*third), (WORKER, &*worker), (OTHER, &*other)];
     let joined = all.iter().try_for_each(|(name, machine)| await_node(&founded.kubectl, name, *machine));
     joined.and_then(|()| await_members(&founded.kubectl)).inspect_err(|_| {
         founded.kubectl.describe(&stage.folder.join("cluster.log"));
     })?;
     println!(
-        "       founder Ready after {:.0} s, all four after {:.0} s",
+        "       founder Ready after {:.0} s, all five after {:.0} s: {:.1} times as long",
         to_found.as_secs_f64(),
-        start.elapsed().as_secs_f64()
+        start.elapsed().as_secs_f64(),
+        start.elapsed().as_secs_f64() / to_found.as_secs_f64()
     );
-    await_mesh(&founded.kubectl, &[(FOUNDER, "alive"), (SECOND, "alive"), (THIRD, "alive"), (WORKER, "alive")])?;
+    await_mesh(&founded.kubectl, "alive")?;
+    agents_stay_small(&founded.kubectl)?;
     // Each control plane gives its own operators certificates; the cluster's authority is one.
     let kubectl = stage.granted(&*second)?;
     founded.machine.cut_power()?;
@@ -63,7 +71,7 @@ fn three_control_planes(stage: &mut Stage) -> Result<()> {
     worker.cut_power()?;
     let mut worker = a_removed_worker_stays_out(stage, &kubectl, worker_spec)
         .inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
-    for machine in [&mut worker, &mut third, &mut second, &mut replaced] {
+    for machine in [&mut worker, &mut other, &mut third, &mut second, &mut replaced] {
         stop(&mut **machine)?;
     }
     Ok(())
@@ -75,8 +83,23 @@ fn kubeboot(kubectl: &Kubectl, node: &str, words: &[&str]) -> String {
     workload::on(kubectl, Some(node), &command).unwrap_or_else(|error| format!("{error:#}"))
 }
 
-/// Waits until the worker's view of the mesh is as expected: each member's name and state, and no other member.
-fn await_mesh(kubectl: &Kubectl, expected: &[(&str, &str)]) -> Result<()> {
+/// The agent's memory on a control plane and on a worker, with the mesh of five and enrolment's threads.
+fn agents_stay_small(kubectl: &Kubectl) -> Result<()> {
+    for node in [FOUNDER, WORKER] {
+        let on = |command: &[&str]| workload::on(kubectl, Some(node), command);
+        let pid = on(&["systemctl", "show", "kubeboot-agent.service", "--property=MainPID", "--value"])?;
+        let status = on(&["cat", &format!("/proc/{}/status", pid.trim())])?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        let resident: u64 = resident.with_context(|| format!("no VmRSS in {status}"))?.trim().parse()?;
+        println!("       the agent of {node} has {:.1} MB resident", resident as f64 / 1000.0);
+        ensure!(resident <= AGENT, "the agent of {node} has {resident} kB resident, of {AGENT} at most");
+    }
+    Ok(())
+}
+
+/// Waits until the worker sees all five in the mesh and nobody else: the founder in this state, and the others alive.
+fn await_mesh(kubectl: &Kubectl, founder: &str) -> Result<()> {
+    let expected = [(FOUNDER, founder), (SECOND, "alive"), (THIRD, "alive"), (WORKER, "alive"), (OTHER, "alive")];
     until("the worker's mesh to have its members", LIMIT, PAUSE, || {
         let said = kubeboot(kubectl, WORKER, &["members", "--output", "json"]);
         let view: Value = serde_json::from_str(&said).unwrap_or_default();
@@ -97,7 +120,7 @@ fn replace_the_founder(stage: &mut Stage, kubectl: &Kubectl, images: &Volume) ->
         let lost = status.lines().any(|line| line.contains("LOST") && line.contains(FOUNDER));
         if lost && status.contains(&remove) { Look::Holds(()) } else { Look::NotYet(status) }
     })?;
-    await_mesh(kubectl, &[(FOUNDER, "down"), (SECOND, "alive"), (THIRD, "alive"), (WORKER, "alive")])?;
+    await_mesh(kubectl, "down")?;
     let refused = kubeboot(kubectl, SECOND, &["node", "remove", THIRD]);
     ensure!(refused.contains("etcd could not decide any more"), "removing a second of three was answered: {refused}");
     let removed = kubeboot(kubectl, SECOND, &["node", "remove", FOUNDER]);
@@ -116,7 +139,7 @@ fn replace_the_founder(stage: &mut Stage, kubectl: &Kubectl, images: &Volume) ->
     await_node(kubectl, FOUNDER, &*machine)?;
     await_members(kubectl)?;
     // The machine that was lost is no member any more; the one that took its name is.
-    await_mesh(kubectl, &[(FOUNDER, "alive"), (SECOND, "alive"), (THIRD, "alive"), (WORKER, "alive")])?;
+    await_mesh(kubectl, "alive")?;
     Ok(machine)
 }
 

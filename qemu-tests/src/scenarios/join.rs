@@ -84,6 +84,16 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
+    /// The founder's.
+    pub(super) fn seed(&self) -> &str {
+        &self.seed
+    }
+
+    /// Every one of them.
+    pub(super) fn secrets(&self) -> [&str; 3] {
+        [&self.seed, &self.worker, &self.control_plane]
+    }
+
     pub(super) fn new(stage: &mut Stage) -> Self {
         let random = [stage.random.bits(), stage.random.bits()].map(u64::to_be_bytes).concat();
         let mut bytes = [0; 16];
@@ -96,10 +106,16 @@ impl Tokens {
 }
 
 pub(super) fn founder_of(stage: &Stage, tokens: &Tokens, images: &Volume) -> Result<Spec> {
-    let disk = stage.disk_of(FOUNDER)?;
+    founder_named(stage, FOUNDER, 0, tokens, images)
+}
+
+/// A machine that founds a cluster from the seed: its name, and its place on the network.
+pub(super) fn founder_named(stage: &Stage, name: &str, number: u8, tokens: &Tokens, images: &Volume) -> Result<Spec> {
+    let disk = stage.disk_of(name)?;
     let mut spec = stage.founder(&disk);
-    spec.name = FOUNDER.into();
-    spec.words.push(format!("kubeboot.name={FOUNDER}"));
+    spec.name = name.into();
+    spec.number = number;
+    spec.words.push(format!("kubeboot.name={name}"));
     spec.credentials.push(("kubeboot.token".into(), tokens.seed.clone().into_bytes()));
     spec.volumes.push(images.clone());
     Ok(spec)

@@ -5,8 +5,10 @@ use crate::scenario::Scenario;
 mod bad_input;
 mod control_planes;
 mod damage;
+mod discovery;
 mod founder;
 mod join;
+mod operators;
 mod power_cut;
 mod preflight;
 mod prompt;
@@ -28,6 +30,8 @@ pub fn all() -> Vec<&'static Scenario> {
         founder::SCENARIOS,
         control_planes::SCENARIOS,
         join::SCENARIOS,
+        discovery::SCENARIOS,
+        operators::SCENARIOS,
         releases::SCENARIOS,
         power_cut::SCENARIOS,
         reset::SCENARIOS,

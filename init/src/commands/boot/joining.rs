@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::discovery::words as found;
 use crate::exit::Exit;
 use crate::host::joining::{Asker, By, Granted, hosts_of, known_hosts};
 use crate::host::root::Root;
@@ -63,7 +64,9 @@ fn ask(root: &Root, told: &mut Told, member: &Member) -> Result<Granted, Stop> {
         }
     };
     let names: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-    systemd::status(&format!("asking to be a node of the cluster at {}", names.join(", ")));
+    let place =
+        if names.is_empty() { found::place(member.worker.node.address) } else { format!("at {}", names.join(", ")) };
+    systemd::status(&format!("asking to be a node of the cluster {place}"));
     let asker = Asker::new(root, by, &member.worker.node, release, hosts, member.own.clone());
     let asker = asker.map_err(|why| failed(&why))?;
     let refused = |block: Block| Stop { exit: Exit::Refused, block };

@@ -7,17 +7,18 @@ mod told;
 
 use std::time::Duration;
 
+use crate::discovery::{Found, Key, words as discovered};
 use crate::exit::Exit;
 use crate::host::founder::{self, own_seed};
 use crate::host::root::Root;
-use crate::host::{clock, files, mounts, node, os, report::Report, sources, systemd};
+use crate::host::{clock, discovery, files, mounts, node, os, report::Report, sources, systemd};
 use crate::kubernetes::{self, Site};
 use crate::paths;
 use crate::plan::record::Cluster;
 use crate::plan::worker::NEW;
 use crate::plan::{self, Founder, Step};
 use crate::timeline::{Outcome, What};
-use crate::token::{Joiner, Seed};
+use crate::token::{Joiner, Seed, fingerprint};
 use crate::words::{self, Block};
 
 use situation::Member;
@@ -30,6 +31,8 @@ pub struct Args {}
 
 /// How long systemd-networkd may take to start again.
 const NETWORKD: Duration = Duration::from_secs(30);
+/// How long a founder listens for a cluster of its seed.
+const ALONE: Duration = Duration::from_secs(2);
 
 /// Runs the command.
 pub fn run(_: &Args) -> Exit {
@@ -154,10 +157,31 @@ fn act(root: &Root, told: &mut Told, situation: &mut Situation) -> Result<(), St
         told.note(&format!("{step}: {}", step.because()));
     }
     match &mut situation.goal {
-        Goal::Founder { founder, seed } => found(root, told, founder, &steps, seed.take()),
+        Goal::Founder { founder, seed } => {
+            if let Some(seed) = seed.as_ref().filter(|_| steps.contains(&Step::Cluster)) {
+                is_first_of(told, seed, founder)?;
+            }
+            found(root, told, founder, &steps, seed.take())
+        }
         Goal::Member(member) if member.joiner == Joiner::Worker => joining::act(root, told, member, &steps),
         Goal::Member(member) => control_plane(root, told, member, &steps),
     }
+}
+
+/// Looks whether the seed that was given has a cluster already, as after a second start with the same parameters on
+/// another machine. As good as can be: two that are founded at the same moment, or that don't hear each other, are noticed
+/// later (`docs/discovery.md`).
+fn is_first_of(told: &mut Told, seed: &Seed, founder: &Founder) -> Result<(), Stop> {
+    let (start, address) = (clock::monotonic(), founder.node.address);
+    systemd::status(&format!("looking for a cluster of this seed {}", discovered::place(address)));
+    let key = Key::of(&fingerprint(&seed.founding_key().public()));
+    match discovery::look(address, &key, ALONE) {
+        Ok(found) if found == Found::default() => {}
+        Ok(found) => return Err(Stop { exit: Exit::Refused, block: discovered::founded_already(&found) }),
+        Err(why) => told.note(&format!("whether this seed has a cluster already can't be found out: {why}")),
+    }
+    told.step("look for another cluster of this seed", Outcome::Done, clock::monotonic().saturating_sub(start));
+    Ok(())
 }
 
 /// A control plane's part: it joins, if it has not; makes what a control plane has; and becomes a member of etcd's.

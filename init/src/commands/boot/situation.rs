@@ -133,9 +133,6 @@ fn join_token(force: &InForce, joiner: Joiner) -> Result<Option<JoinToken>, Stop
         Ok(Credential::Node { .. }) => return Err(refused(seeking::no_token(joiner))),
         Err(failure) => return Err(refused(unfit(&failure, joiner))),
     };
-    if force.settings.join.is_empty() {
-        return Err(refused(seeking::nobody(Purpose::Join(joiner))));
-    }
     Ok(Some(token))
 }
 
@@ -418,14 +415,13 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_joins_needs_its_own_kind_of_token_and_somebody_to_ask() {
+    fn a_machine_that_joins_needs_its_own_kind_of_token() {
         let seed = Seed::new([7; SECRET]);
         let token = |joiner| Some(Token::Join(seed.join_token(joiner)));
         let refused = [
             given(Role::Worker, None, &["cp-1"]),
             given(Role::Worker, Some(Token::Seed(seed.clone())), &["cp-1"]),
             given(Role::Worker, token(Joiner::ControlPlane), &["cp-1"]),
-            given(Role::Worker, token(Joiner::Worker), &[]),
             given(Role::ControlPlane, token(Joiner::Worker), &["cp-1"]),
             given(Role::ControlPlane, None, &["cp-1"]),
         ];
@@ -440,7 +436,7 @@ mod tests {
         insta::assert_snapshot!(texts.join("\n"));
         let good = given(Role::Worker, token(Joiner::Worker), &["cp-1"]);
         assert_eq!(role(&good), Ok(Some(Role::Worker)));
-        let good = given(Role::ControlPlane, token(Joiner::ControlPlane), &["cp-1"]);
+        let good = given(Role::ControlPlane, token(Joiner::ControlPlane), &[]);
         assert_eq!(role(&good), Ok(Some(Role::ControlPlane)));
         let node = InForce { node: true, ..given(Role::Worker, None, &[]) };
         assert_eq!(role(&node), Ok(Some(Role::Worker)), "a node comes back by its key");

@@ -12,26 +12,30 @@ use super::enrolment::channel::{Broken, Channel, Times};
 use super::enrolment::tls;
 use super::keys::{self, Ed25519};
 use super::root::Root;
-use super::{clock, files, random, systemd, wait};
+use super::{clock, discovery, files, random, systemd, wait};
 use crate::certificates::Unix;
 use crate::certificates::profile::of_every_node;
+use crate::discovery::{Found, Key, words as found};
 use crate::enrolment::Sign as _;
 use crate::enrolment::failure::Failure;
 use crate::enrolment::joiner::{Credential, Enrolled, Event, Joiner, Machine, Step};
 use crate::enrolment::message::Purpose;
+use crate::enrolment::objects;
 use crate::enrolment::seeking::{self, ADDRESSES, About, HOSTS, Host, Trouble};
 use crate::paths;
 use crate::plan::record::{Cluster, Endpoints, Node};
 use crate::release::Version;
 use crate::settings::frozen::{Difference, Frozen};
 use crate::settings::shared;
-use crate::token::{JoinToken, fingerprint};
+use crate::token::{JoinToken, SECRET, fingerprint};
 use crate::words::{self, Block};
 
 /// Pauses between rounds: from this…
 const FIRST: Duration = Duration::from_secs(1);
 /// …doubled up to this; with jitter 15 s.
 const LAST: Duration = Duration::from_secs(12);
+/// How long a machine listens for all control planes of the local network, and for those of another cluster.
+const SEARCH: Duration = Duration::from_secs(1);
 /// Texts that are remembered as said, at most.
 const SAID: usize = 16;
 /// Messages that a joiner sends in one exchange, at most.
@@ -49,7 +53,15 @@ impl By {
     fn credential(&self) -> Credential {
         match self {
             By::Token(token) => Credential::Token(token.clone()),
-            By::NodeKey(cluster) => Credential::Node { fingerprint: fingerprint(&cluster.identity()) },
+            By::NodeKey(_) => Credential::Node { fingerprint: self.fingerprint() },
+        }
+    }
+
+    /// Of the key that vouches for the cluster.
+    fn fingerprint(&self) -> [u8; SECRET] {
+        match self {
+            By::Token(token) => *token.fingerprint(),
+            By::NodeKey(cluster) => fingerprint(&cluster.identity()),
         }
     }
 
@@ -73,12 +85,17 @@ pub struct Granted {
     pub differences: Vec<Difference>,
 }
 
+/// Who knows a key; or why that can't be found out.
+type Search = Box<dyn Fn(&Key) -> Result<Found, String>>;
+
 /// A machine that asks. Holds secrets: no Debug.
 pub struct Asker {
     by: By,
     node: Node,
     release: Version,
     hosts: Vec<Host>,
+    /// Looks on the local network for who knows a key.
+    search: Search,
     own: Frozen,
     node_key: Ed25519,
     requests: [Vec<u8>; 4],
@@ -91,7 +108,8 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// Prepares to ask for the node. Its key is on disk already. `own` are the machine's settings.
+    /// Prepares to ask for the node. Its key is on disk already. `own` are the machine's settings. Without hosts, and for a
+    /// node whose hosts do not answer, it looks on the local network, except where the settings say whom to join through.
     ///
     /// # Errors
     /// In words: the node key can't be read, or no key or TLS configuration can be made.
@@ -113,7 +131,9 @@ impl Asker {
         }
         let tls = tls::client().map_err(|error| error.to_string())?;
         let (node, times, pauses, clock) = (node.clone(), Times::default(), (FIRST, LAST), clock::unix);
-        Ok(Asker { by, node, release, hosts, own, node_key, requests, keys, tls, times, pauses, clock })
+        let address = node.address;
+        let search: Search = Box::new(move |key| discovery::look(address, key, SEARCH));
+        Ok(Asker { by, node, release, hosts, search, own, node_key, requests, keys, tls, times, pauses, clock })
     }
 
     fn about(&self) -> About<'_> {
@@ -125,9 +145,6 @@ impl Asker {
     /// # Errors
     /// What a control plane refuses for good, for people.
     pub fn ask(self, mut say: impl FnMut(&Block)) -> Result<Granted, Block> {
-        if self.hosts.is_empty() {
-            return Err(seeking::nobody(self.by.purpose()));
-        }
         let mut backoff = wait::Backoff::new(self.pauses.0, self.pauses.1);
         let mut said: Vec<String> = Vec::new();
         loop {
@@ -160,10 +177,58 @@ impl Asker {
         }
     }
 
-    /// Every address of every host, each once, until one admits the machine.
+    /// Every host; where that leads nowhere and none was named by hand, those on the local network.
     fn round(&self) -> Result<Admitted, Vec<Trouble>> {
+        let mut troubles = match self.hosts.is_empty() {
+            true => Vec::new(),
+            false => match self.ask_all(&self.hosts) {
+                Ok(admitted) => return Ok(admitted),
+                Err(troubles) => troubles,
+            },
+        };
+        if !self.own.settings.join.is_empty() || !troubles.iter().all(Trouble::is_silence) {
+            return Err(troubles);
+        }
+        match self.found() {
+            Ok(hosts) => self.ask_all(&hosts),
+            // For a node that nobody answers is the news, not that nobody else does.
+            Err(_) if !troubles.is_empty() => Err(troubles),
+            Err(trouble) => {
+                troubles.push(trouble);
+                Err(troubles)
+            }
+        }
+    }
+
+    /// The control planes on the local network.
+    fn found(&self) -> Result<Vec<Host>, Trouble> {
+        systemd::alive();
+        let (place, own) = (found::place(self.node.address), self.node.address.to_string());
+        let mut found = match (self.search)(&Key::of(&self.by.fingerprint())) {
+            Ok(found) => found,
+            Err(why) => return Err(Trouble::Unfound { place, why: Some(why) }),
+        };
+        // A node knows its cluster: whoever else answers is of no account.
+        if let By::NodeKey(cluster) = &self.by
+            && let Some(id) = objects::unhex(&cluster.id)
+        {
+            found.retain(|cluster| *cluster == id);
+        }
+        match found.clusters().len() {
+            0 => Err(Trouble::Unfound { place, why: None }),
+            // A control plane that comes back hears itself.
+            1 => match found.hosts().into_iter().filter(|host| host.name != own).collect::<Vec<_>>() {
+                hosts if hosts.is_empty() => Err(Trouble::Unfound { place, why: None }),
+                hosts => Ok(hosts),
+            },
+            _ => Err(Trouble::Several { clusters: found.words() }),
+        }
+    }
+
+    /// Every address of every host, each once, until one admits the machine.
+    fn ask_all(&self, hosts: &[Host]) -> Result<Admitted, Vec<Trouble>> {
         let mut troubles = Vec::new();
-        for host in self.hosts.iter().take(HOSTS) {
+        for host in hosts.iter().take(HOSTS) {
             // Each name and each exchange is bounded; all of them together may take longer than the agent's watchdog allows.
             systemd::alive();
             let addresses = match resolve(host) {

@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 
 use super::*;
 use crate::certificates::check;
+use crate::discovery::Answer;
 use crate::enrolment::server::{Event as Incoming, Server};
 use crate::enrolment::tests::world::{NOW, World};
 use crate::settings::{Role, Settings};
@@ -128,11 +129,61 @@ fn a_refusal_that_does_not_pass_ends_the_waiting() {
     assert!(server.join().unwrap()[0].starts_with("refused worker w-1"));
 }
 
+/// Searches that find these control planes, each with its cluster, one search after the other.
+fn finds(searches: Vec<Vec<(u8, Host)>>) -> Search {
+    let left = std::cell::RefCell::new(searches);
+    Box::new(move |_| {
+        let mut found = Found::default();
+        for (cluster, host) in left.borrow_mut().remove(0) {
+            let address = format!("{}:{}", host.name, host.port).parse().unwrap();
+            found.add(Answer { cluster: [cluster; 16], address });
+        }
+        Ok(found)
+    })
+}
+
 #[test]
-fn who_has_nobody_to_ask_hears_so_at_once() {
+fn who_was_told_of_nobody_asks_those_on_the_local_network_as_soon_as_there_are_any() {
     let (_folder, root) = machine();
-    let refused = asker(&root, By::Token(token()), Vec::new()).ask(|block| panic!("{block:?}"));
-    assert!(refused.err().unwrap().line().contains("kubeboot.join=HOST"));
+    let (host, server) = server(&[Does::Serves]);
+    let search = finds(vec![vec![], vec![(1, host)]]);
+    let mut said = Vec::new();
+    let asker = Asker { search, ..asker(&root, By::Token(token()), Vec::new()) };
+    assert!(asker.ask(|block| said.push(block.line())).is_ok());
+    assert!(matches!(&said[..], [one] if one.contains("local network of 192.0.2.21")), "{said:?}");
+    assert_eq!(server.join().unwrap().len(), 1);
+}
+
+#[test]
+fn who_hears_two_clusters_joins_neither() {
+    let (_folder, root) = machine();
+    let search = finds(vec![vec![(1, closed()), (2, closed())]]);
+    let asker = Asker { search, ..asker(&root, By::Token(token()), Vec::new()) };
+    let refused = asker.ask(|block| panic!("{block:?}")).err().unwrap().text(Paint::Plain);
+    assert!(refused.contains(&"01".repeat(16)) && refused.contains(&"02".repeat(16)), "{refused}");
+}
+
+#[test]
+fn who_was_told_whom_to_join_through_never_looks_elsewhere() {
+    let (_folder, root) = machine();
+    let mut asker = asker(&root, By::Token(token()), vec![closed()]);
+    asker.own.settings.join = vec!["cp-1".into()];
+    asker.search = Box::new(|_| panic!("it was told"));
+    assert!(asker.ask_once().is_err());
+}
+
+#[test]
+fn a_node_whose_control_planes_have_moved_finds_those_of_its_own_cluster_only() {
+    let (_folder, root) = machine();
+    let (host, server) = server(&[Does::Serves, Does::Serves]);
+    let granted = asker(&root, By::Token(token()), vec![host.clone()]).ask_once();
+    let cluster = granted.unwrap_or_else(|block| panic!("{block:?}")).enrolled.cluster;
+    let [id, ..] = objects::unhex(&cluster.id).unwrap();
+    let own = Host { name: "192.0.2.21".into(), port: 7440 };
+    let search = finds(vec![vec![(id, own), (id, host), (id ^ 1, closed())]]);
+    let returning = Asker { search, ..asker(&root, By::NodeKey(cluster), vec![closed()]) };
+    assert!(returning.ask_once().is_ok());
+    assert_eq!(server.join().unwrap().len(), 2);
 }
 
 #[test]

@@ -30,25 +30,17 @@ pub struct Seen {
     pub name_servers: bool,
     /// How many nodes the cluster has; more than two make no difference.
     pub nodes: usize,
-    /// The UIDs of machines that were removed, whose certificates may still live ([`removed::uids`]).
-    pub removed: Vec<String>,
 }
 
 /// What is to be applied: the permissions that kubeboot itself needs, then the add-ons of the settings in their order.
 pub fn wanted(settings: &Settings, seen: &Seen) -> Vec<AddOn> {
-    let mut addons =
-        vec![AddOn { name: rbac::NAME, objects: [rbac::objects(), removed::objects(&seen.removed)].concat() }];
+    let mut addons = vec![AddOn { name: rbac::NAME, objects: rbac::objects() }];
     for name in &settings.addons {
         if name == coredns::NAME {
             addons.push(AddOn { name: coredns::NAME, objects: coredns::objects(settings, seen) });
         }
     }
     addons
-}
-
-/// What refuses the removed machines alone, as it is applied with all else.
-pub fn bars(removed: &[String]) -> AddOn {
-    AddOn { name: rbac::NAME, objects: removed::objects(removed) }
 }
 
 /// Labels of a control plane's node that its kubelet may not set itself: kubeadm's, and those of the settings.

@@ -4,6 +4,9 @@
 //! key has a ConfigMap: a ValidatingAdmissionPolicy refuses whoever has such a UID, also under a name that another machine
 //! has since. The UIDs stand in the policy itself. With the ConfigMaps as its parameters an API server that has just
 //! started would refuse every request of everybody until it has read them.
+//!
+//! It is not applied as add-ons are: who applied a list that was read a moment ago would let in whom another has barred
+//! since. It is replaced in the version that was read before the list was.
 
 use serde_json::{Value, json};
 
@@ -13,7 +16,7 @@ use crate::certificates::profile::NODE_UID;
 use crate::enrolment::objects::{self, hex};
 
 /// The policy's and its binding's name.
-const NAME: &str = "kubeboot-removed-nodes";
+pub const NAME: &str = "kubeboot-removed-nodes";
 /// How long a removal matters to admission, in seconds: no certificate of a node's lives longer.
 const MATTERS: Unix = 8 * DAY;
 /// UIDs in the policy at most, the newest first.
@@ -35,45 +38,56 @@ pub fn uids(removals: &[Value], now: Unix) -> Vec<String> {
     uids
 }
 
-/// The objects; none where nobody is to be refused.
-pub(super) fn objects(uids: &[String]) -> Vec<Value> {
-    if uids.is_empty() {
-        return Vec::new();
-    }
-    let version = "admissionregistration.k8s.io/v1";
+/// Where policies are.
+pub const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
+/// Where what puts them in force is.
+pub const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
+const VERSION: &str = "admissionregistration.k8s.io/v1";
+
+/// The policy that refuses these machines.
+pub fn policy(uids: &[String]) -> Value {
     let list: Vec<String> = uids.iter().map(|uid| format!("'{uid}'")).collect();
-    vec![
-        json!({
-            "apiVersion": version,
-            "kind": "ValidatingAdmissionPolicy",
-            "metadata": {"name": NAME},
-            "spec": {
-                "failurePolicy": "Fail",
-                "matchConstraints": {"resourceRules": [{
-                    "apiGroups": ["*"],
-                    "apiVersions": ["*"],
-                    "operations": ["*"],
-                    "resources": ["*/*"],
-                }]},
-                // Only machines have such a UID, so that nobody else's request costs anything.
-                "matchConditions": [{
-                    "name": "is-a-machine",
-                    "expression": format!("has(request.userInfo.uid) && request.userInfo.uid.startsWith('{NODE_UID}')"),
-                }],
-                "validations": [{
-                    "expression": format!("!(request.userInfo.uid in [{}])", list.join(", ")),
-                    "message": "this machine was removed from the cluster (kubeboot node remove)",
-                    "reason": "Forbidden",
-                }],
-            },
-        }),
-        json!({
-            "apiVersion": version,
-            "kind": "ValidatingAdmissionPolicyBinding",
-            "metadata": {"name": NAME},
-            "spec": {"policyName": NAME, "validationActions": ["Deny"]},
-        }),
-    ]
+    json!({
+        "apiVersion": VERSION,
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": NAME},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": ["*"],
+                "apiVersions": ["*"],
+                "operations": ["*"],
+                "resources": ["*/*"],
+            }]},
+            // Only machines have such a UID, so that nobody else's request costs anything.
+            "matchConditions": [{
+                "name": "is-a-machine",
+                "expression": format!("has(request.userInfo.uid) && request.userInfo.uid.startsWith('{NODE_UID}')"),
+            }],
+            "validations": [{
+                "expression": format!("!(request.userInfo.uid in [{}])", list.join(", ")),
+                "message": "this machine was removed from the cluster (kubeboot node remove)",
+                "reason": "Forbidden",
+            }],
+        },
+    })
+}
+
+/// What puts the policy in force.
+pub fn binding() -> Value {
+    json!({
+        "apiVersion": VERSION,
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": NAME},
+        "spec": {"policyName": NAME, "validationActions": ["Deny"]},
+    })
+}
+
+/// Whether a policy that is there refuses the same machines in the same way.
+pub fn says(found: &Value, wanted: &Value) -> bool {
+    ["/spec/validations", "/spec/matchConditions", "/spec/failurePolicy"]
+        .iter()
+        .all(|pointer| found.pointer(pointer) == wanted.pointer(pointer))
 }
 
 #[cfg(test)]
@@ -104,14 +118,12 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_names_them_and_there_is_none_without() {
-        assert!(objects(&[]).is_empty());
-        insta::assert_snapshot!(
-            objects(&["kubeboot:node:00".to_owned(), "kubeboot:node:01".to_owned()])
-                .iter()
-                .map(crate::kubernetes::yaml::text)
-                .collect::<Vec<_>>()
-                .join("---\n")
-        );
+    fn the_policy_names_them_and_its_defaults_make_no_other_of_it() {
+        let policy = policy(&["kubeboot:node:00".to_owned(), "kubeboot:node:01".to_owned()]);
+        insta::assert_snapshot!([&policy, &binding()].map(crate::kubernetes::yaml::text).join("---\n"));
+        let mut found = policy.clone();
+        found["spec"]["matchConstraints"]["matchPolicy"] = json!("Equivalent");
+        assert!(says(&found, &policy));
+        assert!(!says(&found, &super::policy(&["kubeboot:node:00".to_owned()])));
     }
 }

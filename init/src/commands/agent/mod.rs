@@ -3,25 +3,31 @@
 //! One thread, one loop: each duty has its own interval, and a duty that fails is tried again sooner, with backoff. On a
 //! control plane the server that takes machines in has threads of its own.
 
+mod servers;
+mod starting;
+mod watch;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use watch::Watch;
+
 use crate::exit::Exit;
 use crate::host::api::{Api, ApiError};
+use crate::host::discovery::serving::Warning;
 use crate::host::enrolment::cluster::Enrolment;
 use crate::host::mesh::keeper::Keeper;
 use crate::host::node::ThisNode;
 use crate::host::report::Report;
 use crate::host::root::Root;
-use crate::host::{clock, etcd, files, gates, reconcile, renewal, systemd, wait};
+use crate::host::{clock, reconcile, renewal, systemd, wait};
 use crate::kubernetes::addons;
-use crate::paths;
-use crate::plan::record::Endpoints;
-use crate::settings::Role;
 use crate::timeline::{Outcome, What};
 
 /// How often add-ons and labels are compared with what is wanted.
 const RECONCILE: Duration = Duration::from_secs(300);
+/// How often it is seen to that removed machines are refused.
+const REMOVALS: Duration = Duration::from_secs(60);
 /// How often certificates are looked at: the shortest-lived is due for two days before it ends.
 const RENEW: Duration = Duration::from_secs(1800);
 /// How often a worker asks where the API servers are: control planes come and go by hand, and one that stays is enough.
@@ -32,8 +38,6 @@ const MESH: Duration = Duration::from_secs(15);
 const LOST: Duration = Duration::from_secs(60);
 /// When they are first looked at: boot has just done so, but a time server may have set the clock since.
 const FIRST_RENEW: Duration = Duration::from_secs(60);
-/// A clock that moves by more than this between two looks was set, in seconds.
-const STEP: u64 = 60;
 /// Longest pause of the loop; also feeds systemd's watchdog.
 const TICK: Duration = Duration::from_secs(10);
 /// Pauses after a failure: from this…
@@ -69,6 +73,8 @@ enum Duty {
     AddOns,
     Enrolment,
     Labels,
+    /// Machines that were removed are refused, whoever changes what refuses them.
+    Removals,
     Renewals,
     /// Where the API servers are: for a worker's balancer, and for whom a control plane that comes back asks.
     Endpoints,
@@ -81,31 +87,13 @@ const CONTROL_PLANE: &[(Duty, Duration)] = &[
     (Duty::AddOns, RECONCILE),
     (Duty::Enrolment, RECONCILE),
     (Duty::Labels, RECONCILE),
+    (Duty::Removals, REMOVALS),
     (Duty::Renewals, RENEW),
     (Duty::Endpoints, ENDPOINTS),
     (Duty::Mesh, MESH),
 ];
 /// A worker's duties. What it may change of the cluster's objects its kubelet does.
 const WORKER: &[(Duty, Duration)] = &[(Duty::Endpoints, ENDPOINTS), (Duty::Renewals, RENEW), (Duty::Mesh, MESH)];
-
-/// Notices that the clock was set: wall time moves as monotonic time does, or somebody moved it.
-struct Watch {
-    wall: u64,
-    monotonic: Duration,
-}
-
-impl Watch {
-    fn new(wall: u64, monotonic: Duration) -> Self {
-        Watch { wall, monotonic }
-    }
-
-    /// Whether the clock was set since this was asked last. `wall` is in seconds since 1970.
-    fn was_set(&mut self, wall: u64, monotonic: Duration) -> bool {
-        let expected = self.wall.saturating_add(monotonic.saturating_sub(self.monotonic).as_secs());
-        *self = Watch::new(wall, monotonic);
-        wall.abs_diff(expected) > STEP
-    }
-}
 
 struct Agent<'a> {
     root: &'a Root,
@@ -115,6 +103,8 @@ struct Agent<'a> {
     enrolment: Option<Arc<Enrolment>>,
     /// None if its thread could not be started.
     mesh: Option<Keeper>,
+    /// Another cluster of the same seed; a control plane's.
+    warning: Warning,
     /// When an API server answered last, or a control plane was asked where they are.
     heard: Duration,
 }
@@ -123,19 +113,20 @@ impl<'a> Agent<'a> {
     fn new(root: &'a Root) -> Result<Self, String> {
         let this = ThisNode::load(root)?;
         let api = this.api(root).map_err(|error| error.to_string())?;
-        Ok(Agent { root, this, api, enrolment: None, mesh: None, heard: clock::monotonic() })
-    }
-
-    /// The mesh runs beside everything else, and nothing waits for it.
-    fn start_mesh(&mut self) {
-        match Keeper::new(self.root, &self.this) {
-            Ok(keeper) => self.mesh = Some(keeper),
-            Err(error) => eprintln!("kubeboot: the mesh does not run: {error}"),
-        }
+        Ok(Agent {
+            root,
+            this,
+            api,
+            enrolment: None,
+            mesh: None,
+            warning: Warning::default(),
+            heard: clock::monotonic(),
+        })
     }
 
     fn work(&mut self, report: &mut Report) -> String {
         self.start_mesh();
+        self.start_discovery();
         let mut watch = Watch::new(clock::unix(), clock::monotonic());
         if let Err(error) = self.vote(&mut watch, report) {
             return error;
@@ -158,8 +149,14 @@ impl<'a> Agent<'a> {
         let mut due: Vec<Duration> = duties.iter().map(|(duty, _)| first(*duty)).collect();
         let mut backoff = wait::Backoff::new(RETRY_FIRST, RETRY_LAST);
         let mut said = String::new();
+        let mut warned = None;
         loop {
             systemd::alive();
+            let warning = self.warning.text();
+            if let Some(message) = warning.clone().filter(|_| warning != warned) {
+                report.emit(What::Error { command: "agent".to_owned(), message });
+            }
+            warned.clone_from(&warning);
             if watch.was_set(clock::unix(), clock::monotonic()) {
                 let renewals = duties.iter().zip(&mut due).filter(|((duty, _), _)| *duty == Duty::Renewals);
                 renewals.for_each(|(_, due)| *due = Duration::ZERO);
@@ -178,7 +175,7 @@ impl<'a> Agent<'a> {
             }
             match failed {
                 None => {
-                    systemd::status("everything is as it should be");
+                    systemd::status(warning.as_deref().unwrap_or("everything is as it should be"));
                     backoff.reset();
                     said.clear();
                     let next = due.iter().min().copied().unwrap_or_default();
@@ -198,122 +195,13 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// On a control plane that joined: waits until its member of etcd's has a vote, which it gets when it has all that the
-    /// others have, and starts the API server, which no member without one can answer.
-    fn vote(&mut self, watch: &mut Watch, report: &mut Report) -> Result<(), String> {
-        let Some(membership) = self.this.membership.clone().filter(|membership| !membership.voter) else {
-            return Ok(());
-        };
-        let mut backoff = wait::Backoff::new(RETRY_FIRST, RETRY_LAST);
-        let mut renewals = clock::monotonic() + FIRST_RENEW;
-        let mut said = String::new();
-        loop {
-            systemd::alive();
-            self.renew_waiting(watch, &mut renewals, report);
-            if let Err(error) = self.tend_mesh() {
-                eprintln!("kubeboot: {error}");
-            }
-            match etcd::vote(self.root, &membership, &self.this.node)? {
-                etcd::Vote::Has => break,
-                etcd::Vote::NotYet(why) => {
-                    systemd::status(&format!("etcd has no vote here yet: {why}"));
-                    if why != said {
-                        println!("etcd has no vote here yet: {why}");
-                    }
-                    said = why;
-                    backoff.pause();
-                }
-                etcd::Vote::Removed => return Err(self.removed()),
-            }
-        }
-        println!("etcd has a vote here: the API server starts");
-        self.this.membership = Some(membership.promoted());
-        renewal::first_pods(self.root, &self.this).map(drop)
-    }
-
-    /// Its place in etcd was given to another, or it was removed: what is on record of it holds no more.
-    fn removed(&self) -> String {
-        let member = "this machine's member of etcd was removed before it had a vote";
-        match files::remove(&self.root.path(paths::ETCD_MEMBERSHIP)) {
-            Ok(()) => {
-                format!("{member}. Its record was removed too. Fix: restart the machine; it then joins etcd anew")
-            }
-            Err(error) => format!("{member}, and {} can't be removed: {error}", paths::ETCD_MEMBERSHIP),
-        }
-    }
-
-    /// With a certificate that has expired, by the new time or in the course of waiting, nobody is ever answered.
-    fn renew_waiting(&mut self, watch: &mut Watch, due: &mut Duration, report: &mut Report) {
-        if watch.was_set(clock::unix(), clock::monotonic()) || clock::monotonic() >= *due {
-            *due = clock::monotonic() + FIRST_RENEW;
-            if let Err(error) = self.renew(report) {
-                eprintln!("kubeboot: {error}");
-            }
-        }
-    }
-
-    /// True when it was not ready at once: it is starting, as at each boot of a control plane.
-    fn await_api(&mut self, watch: &mut Watch, report: &mut Report) -> bool {
-        systemd::status("waiting for the API server");
-        let mut backoff = wait::Backoff::new(RETRY_FIRST, START_LAST);
-        let mut waited = false;
-        let mut renewals = clock::monotonic() + FIRST_RENEW;
-        while !matches!(self.api.text("/readyz"), Ok((200, _))) {
-            waited = true;
-            systemd::alive();
-            self.renew_waiting(watch, &mut renewals, report);
-            self.find_servers();
-            if let Err(error) = self.tend_mesh() {
-                eprintln!("kubeboot: {error}");
-            }
-            backoff.pause();
-        }
-        self.heard = clock::monotonic();
-        waited
-    }
-
-    /// Starts the static pods that had to wait. On a machine that was switched off, their predecessors still hold the
-    /// leases by which one of several control planes leads; nobody would lead until those have expired.
-    fn later_pods(&self) -> Result<(), String> {
-        if !self.this.is_control_plane() {
-            return Ok(());
-        }
-        if !renewal::later_pods_run(self.root, &self.this)
-            && let Err(error) = reconcile::give_up_leases(&self.api, &self.this.node.name)
-        {
-            eprintln!("kubeboot: {error}. The leases of this machine's last boot expire by themselves");
-        }
-        renewal::static_pods(self.root, &self.this).map(drop)
-    }
-
-    /// Waits, for a while, until the node is Ready: what else starts now would take the processor from the kubelet's way
-    /// there. A new cluster's only node gets its block of pod addresses here, long before the controller-manager could
-    /// have given it one; what fails here, that does.
-    fn await_node(&self) {
-        systemd::status("waiting for the node to be Ready");
-        let node = &self.this.node.name;
-        let boot = gates::boot_id(self.root);
-        // In a cluster that a machine joins the controller-manager is there already.
-        let mut has_block = self.this.settings.role != Some(Role::Init);
-        let ready = wait::until("the node to be Ready", NODE, RETRY_FIRST, || {
-            systemd::alive();
-            let words = |error: ApiError| error.to_string();
-            if !has_block {
-                has_block = reconcile::first_block(&self.api, node, &self.this.settings).map_err(words)?;
-            }
-            reconcile::node_is_ready(&self.api, node, &boot).map_err(words)?
-        });
-        if let Err(late) = ready {
-            eprintln!("kubeboot: {late}. Everything else starts now");
-        }
-    }
-
     /// True when it was done, false when it can't be done yet.
     fn perform(&mut self, duty: Duty, report: &mut Report) -> Result<bool, String> {
         let words = |error: ApiError| error.to_string();
         match duty {
             Duty::AddOns => self.add_ons(report).map_err(words),
             Duty::Labels => reconcile::node_labels(&self.api, &self.this.node.name, &self.this.settings).map_err(words),
+            Duty::Removals => reconcile::bar(&self.api, clock::unix()).map(|()| true).map_err(words),
             Duty::Enrolment => self.enrolment(),
             Duty::Renewals => self.renew(report),
             Duty::Endpoints => self.endpoints().map(|()| true),
@@ -335,68 +223,11 @@ impl<'a> Agent<'a> {
         Ok(true)
     }
 
-    fn endpoints(&mut self) -> Result<(), String> {
-        let found = reconcile::api_servers(&self.api);
-        match &found {
-            Err(ApiError::Unreachable { .. }) => self.find_servers(),
-            _ => self.heard = clock::monotonic(),
-        }
-        // An answer that names nobody says nothing of where they are: what was known before stays.
-        match found.map_err(|error| error.to_string())? {
-            Some(record) => self.keep_servers(&record),
-            None => Ok(()),
-        }
-    }
-
-    /// Writes down where the API servers are, for the balancer, which follows the file.
-    fn keep_servers(&self, record: &Endpoints) -> Result<(), String> {
-        let path = self.root.path(paths::ENDPOINTS);
-        match files::ensure(&path, record.text().as_bytes(), 0o644) {
-            Ok(false) => {}
-            Ok(true) => {
-                let servers: Vec<String> = record.servers.iter().map(ToString::to_string).collect();
-                println!("the API servers are {}", servers.join(", "));
-            }
-            Err(error) => return Err(format!("write {}: {error}. What was there before still is", paths::ENDPOINTS)),
-        }
-        Ok(())
-    }
-
-    /// A worker whose API servers have not answered for long asks the control planes themselves: all that it knows may have
-    /// gone while it was off.
-    fn find_servers(&mut self) {
-        if self.this.is_control_plane() {
-            return;
-        }
-        // The mesh may know better, without asking anybody.
-        if let Some(record) = self.mesh.as_mut().and_then(Keeper::new_servers)
-            && let Err(error) = self.keep_servers(&record)
-        {
-            eprintln!("kubeboot: {error}");
-        }
-        if clock::monotonic().saturating_sub(self.heard) < LOST {
-            return;
-        }
-        match renewal::ask_where(self.root, &self.this) {
-            Ok(()) => println!("a control plane said where the API servers are"),
-            Err(error) => println!("{error}"),
-        }
-        self.heard = clock::monotonic();
-    }
-
-    fn tend_mesh(&mut self) -> Result<(), String> {
-        let Some(mesh) = &mut self.mesh else { return Ok(()) };
-        let objects = self.enrolment.as_ref().map(|enrolment| enrolment.objects());
-        let servers = objects.as_ref().map_or(Ok(None), |_| reconcile::api_servers(&self.api));
-        let tended = mesh.tend(servers.as_ref().ok().and_then(Option::as_ref), objects.as_deref());
-        servers.map_err(|error| error.to_string()).and(tended)
-    }
-
     fn add_ons(&self, report: &mut Report) -> Result<bool, ApiError> {
         let start = clock::monotonic();
         let name_servers = renewal::has_name_servers(self.root);
-        let (nodes, removed) = (reconcile::up_to_two_nodes(&self.api)?, reconcile::removed(&self.api, clock::unix())?);
-        let wanted = addons::wanted(&self.this.settings, &addons::Seen { name_servers, nodes, removed });
+        let seen = addons::Seen { name_servers, nodes: reconcile::up_to_two_nodes(&self.api)? };
+        let wanted = addons::wanted(&self.this.settings, &seen);
         let done = reconcile::add_ons(&self.api, &wanted)?;
         for object in &done.removed {
             println!("removed {object}, which no add-on wants any more");
@@ -437,18 +268,6 @@ impl<'a> Agent<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_clock_that_was_set_is_noticed_once_and_one_that_runs_is_not() {
-        let at = Duration::from_secs;
-        let mut watch = Watch::new(1_800_000_000, at(100));
-        assert!(!watch.was_set(1_800_000_010, at(110)));
-        assert!(!watch.was_set(1_800_000_010 + 60 + 59, at(170)), "a time server that pulls it along sets nothing");
-        assert!(watch.was_set(1_900_000_000, at(180)));
-        assert!(!watch.was_set(1_900_000_010, at(190)));
-        assert!(watch.was_set(1_800_000_020, at(200)), "back");
-        assert!(!watch.was_set(1_800_000_030, at(210)));
-    }
 
     #[test]
     fn a_worker_changes_none_of_the_clusters_objects() {

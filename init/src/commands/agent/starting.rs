@@ -1,0 +1,161 @@
+//! How the agent begins: the mesh and discovery beside everything else, etcd's vote, the API server, the node.
+
+use std::time::Duration;
+
+use super::watch::Watch;
+use super::{Agent, FIRST_RENEW, NODE, RETRY_FIRST, RETRY_LAST, START_LAST};
+use crate::host::api::ApiError;
+use crate::host::discovery::serving;
+use crate::host::mesh::keeper::Keeper;
+use crate::host::report::Report;
+use crate::host::{clock, etcd, files, gates, reconcile, renewal, systemd, wait};
+use crate::paths;
+use crate::settings::Role;
+
+impl Agent<'_> {
+    /// The mesh runs beside everything else, and nothing waits for it.
+    pub(super) fn start_mesh(&mut self) {
+        match Keeper::new(self.root, &self.this) {
+            Ok(keeper) => self.mesh = Some(keeper),
+            Err(error) => eprintln!("kubeboot: the mesh does not run: {error}"),
+        }
+    }
+
+    /// Beside everything else as well: a cluster that can't be found on the local network is one all the same.
+    pub(super) fn start_discovery(&mut self) {
+        if self.this.is_control_plane() {
+            match serving::start(&self.this) {
+                Ok(warning) => self.warning = warning,
+                Err(error) => eprintln!("kubeboot: this control plane can't be found on the local network: {error}"),
+            }
+        }
+    }
+
+    /// On a control plane that joined: waits until its member of etcd's has a vote, which it gets when it has all that the
+    /// others have, and starts the API server, which no member without one can answer.
+    pub(super) fn vote(&mut self, watch: &mut Watch, report: &mut Report) -> Result<(), String> {
+        let Some(membership) = self.this.membership.clone().filter(|membership| !membership.voter) else {
+            return Ok(());
+        };
+        let mut backoff = wait::Backoff::new(RETRY_FIRST, RETRY_LAST);
+        let mut renewals = clock::monotonic() + FIRST_RENEW;
+        let mut said = String::new();
+        loop {
+            systemd::alive();
+            self.renew_waiting(watch, &mut renewals, report);
+            if let Err(error) = self.tend_mesh() {
+                eprintln!("kubeboot: {error}");
+            }
+            match etcd::vote(self.root, &membership, &self.this.node)? {
+                etcd::Vote::Has => break,
+                etcd::Vote::NotYet(why) => {
+                    systemd::status(&format!("etcd has no vote here yet: {why}"));
+                    if why != said {
+                        println!("etcd has no vote here yet: {why}");
+                    }
+                    said = why;
+                    backoff.pause();
+                }
+                etcd::Vote::Removed => return Err(self.removed()),
+            }
+        }
+        println!("etcd has a vote here: the API server starts");
+        self.this.membership = Some(membership.promoted());
+        renewal::first_pods(self.root, &self.this).map(drop)
+    }
+
+    /// Its place in etcd was given to another, or it was removed: what is on record of it holds no more.
+    pub(super) fn removed(&self) -> String {
+        let member = "this machine's member of etcd was removed before it had a vote";
+        match files::remove(&self.root.path(paths::ETCD_MEMBERSHIP)) {
+            Ok(()) => {
+                format!("{member}. Its record was removed too. Fix: restart the machine; it then joins etcd anew")
+            }
+            Err(error) => format!("{member}, and {} can't be removed: {error}", paths::ETCD_MEMBERSHIP),
+        }
+    }
+
+    /// A control plane whose API server does not start may have been removed while it was off: then it never will.
+    fn say_if_removed(&self) -> bool {
+        let removed = self.this.is_control_plane() && etcd::was_removed(self.root, &self.this.node);
+        if removed {
+            let name = &self.this.node.name;
+            let words =
+                format!("the cluster has removed {name}: etcd has no such member any more. Fix: kubeboot reset");
+            systemd::status(&words);
+            eprintln!("kubeboot: {words}");
+        }
+        removed
+    }
+
+    /// With a certificate that has expired, by the new time or in the course of waiting, nobody is ever answered.
+    pub(super) fn renew_waiting(&mut self, watch: &mut Watch, due: &mut Duration, report: &mut Report) {
+        if watch.was_set(clock::unix(), clock::monotonic()) || clock::monotonic() >= *due {
+            *due = clock::monotonic() + FIRST_RENEW;
+            if let Err(error) = self.renew(report) {
+                eprintln!("kubeboot: {error}");
+            }
+        }
+    }
+
+    /// True when it was not ready at once: it is starting, as at each boot of a control plane.
+    pub(super) fn await_api(&mut self, watch: &mut Watch, report: &mut Report) -> bool {
+        systemd::status("waiting for the API server");
+        let mut backoff = wait::Backoff::new(RETRY_FIRST, START_LAST);
+        let mut waited = false;
+        let mut renewals = clock::monotonic() + FIRST_RENEW;
+        let mut question = renewals;
+        while !matches!(self.api.text("/readyz"), Ok((200, _))) {
+            waited = true;
+            systemd::alive();
+            self.renew_waiting(watch, &mut renewals, report);
+            self.find_servers();
+            if clock::monotonic() >= question {
+                // Said once: nothing here changes it.
+                question = if self.say_if_removed() { Duration::MAX } else { clock::monotonic() + FIRST_RENEW };
+            }
+            if let Err(error) = self.tend_mesh() {
+                eprintln!("kubeboot: {error}");
+            }
+            backoff.pause();
+        }
+        self.heard = clock::monotonic();
+        waited
+    }
+
+    /// Starts the static pods that had to wait. On a machine that was switched off, their predecessors still hold the
+    /// leases by which one of several control planes leads; nobody would lead until those have expired.
+    pub(super) fn later_pods(&self) -> Result<(), String> {
+        if !self.this.is_control_plane() {
+            return Ok(());
+        }
+        if !renewal::later_pods_run(self.root, &self.this)
+            && let Err(error) = reconcile::give_up_leases(&self.api, &self.this.node.name)
+        {
+            eprintln!("kubeboot: {error}. The leases of this machine's last boot expire by themselves");
+        }
+        renewal::static_pods(self.root, &self.this).map(drop)
+    }
+
+    /// Waits, for a while, until the node is Ready: what else starts now would take the processor from the kubelet's way
+    /// there. A new cluster's only node gets its block of pod addresses here, long before the controller-manager could
+    /// have given it one; what fails here, that does.
+    pub(super) fn await_node(&self) {
+        systemd::status("waiting for the node to be Ready");
+        let node = &self.this.node.name;
+        let boot = gates::boot_id(self.root);
+        // In a cluster that a machine joins the controller-manager is there already.
+        let mut has_block = self.this.settings.role != Some(Role::Init);
+        let ready = wait::until("the node to be Ready", NODE, RETRY_FIRST, || {
+            systemd::alive();
+            let words = |error: ApiError| error.to_string();
+            if !has_block {
+                has_block = reconcile::first_block(&self.api, node, &self.this.settings).map_err(words)?;
+            }
+            reconcile::node_is_ready(&self.api, node, &boot).map_err(words)?
+        });
+        if let Err(late) = ready {
+            eprintln!("kubeboot: {late}. Everything else starts now");
+        }
+    }
+}

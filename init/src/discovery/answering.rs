@@ -1,0 +1,53 @@
+//! The control plane's side: who is answered, and how often.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::message::{Answer, Asked, Key};
+use crate::enrolment::pace::Pace;
+use crate::token::{SECRET, fingerprint};
+
+/// Answers that one source gets in a burst, and then each second.
+const OF_ONE: (u32, u32) = (16, 2);
+/// Answers to everybody, as well.
+const OF_ALL: (u32, u32) = (64, 32);
+/// Queries whose nonces are remembered: each is answered once.
+const REMEMBERED: usize = 256;
+
+/// What a control plane answers with.
+pub struct Answering {
+    keys: [Key; 2],
+    me: Answer,
+    answered: VecDeque<[u8; 32]>,
+    of_one: Pace<IpAddr>,
+    of_all: Pace<()>,
+}
+
+impl Answering {
+    /// Answers `me` to who knows the fingerprint of one of the cluster's two keys.
+    pub fn new(me: Answer, founding_key: &[u8; 32], identity_key: &[u8; 32]) -> Self {
+        let key = |public: &[u8; 32]| -> [u8; SECRET] { fingerprint(public) };
+        Answering {
+            keys: [Key::of(&key(founding_key)), Key::of(&key(identity_key))],
+            me,
+            answered: VecDeque::new(),
+            of_one: Pace::new(OF_ONE.0, OF_ONE.1),
+            of_all: Pace::new(OF_ALL.0, OF_ALL.1),
+        }
+    }
+
+    /// The answer to a message at `now`, on any clock that only runs forward; none for what gets none. `random` is never
+    /// used twice.
+    ///
+    /// Paces are looked at only once a query has opened: noise in a machine's name takes nothing from it.
+    pub fn answer(&mut self, now: Duration, from: IpAddr, message: &[u8], random: &[u8; 32]) -> Option<Vec<u8>> {
+        let asked = Asked::open(&self.keys, message)?;
+        if self.answered.contains(&asked.nonce) || !self.of_one.allow(now, from) || !self.of_all.allow(now, ()) {
+            return None;
+        }
+        self.answered.truncate(REMEMBERED - 1);
+        self.answered.push_front(asked.nonce);
+        Some(asked.seal(&self.me, random))
+    }
+}

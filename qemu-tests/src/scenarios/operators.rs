@@ -1,0 +1,225 @@
+//! Operators: people who command a cluster over the network by their ssh keys.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use image_builder::command::{output, run};
+use image_builder::host;
+use serde_json::Value;
+
+use super::join::{FOUNDER, Tokens, founder_of};
+use super::{founder, workload};
+use crate::kubectl::{Kubectl, within};
+use crate::machine::network::Network;
+use crate::scenario::{ONE, Scenario, Stage, stop};
+use crate::wait::{Look, until};
+
+/// The scenarios of this file.
+pub const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "Operators command their cluster over the network, and nobody else does",
+    needs: ONE,
+    long: false,
+    run: operators_command_the_cluster,
+}];
+
+/// How long what is done in a moment may take on a loaded machine.
+const LIMIT: Duration = Duration::from_secs(180);
+const PAUSE: Duration = Duration::from_secs(2);
+/// The exit code with which a control plane refuses (docs/operations.md).
+const REFUSED: i32 = 7;
+
+fn operators_command_the_cluster(stage: &mut Stage) -> Result<()> {
+    let tokens = Tokens::new(stage);
+    let (ann, bob, eve) = (key(stage, "ann")?, key(stage, "bob")?, key(stage, "eve")?);
+    let images = founder::images(stage)?;
+    let mut spec = founder_of(stage, &tokens, &images)?;
+    spec.words.push(format!("kubeboot.operator=\"{}\"", public(&ann)?));
+    let machine = stage.start(spec)?;
+    let mut founded = stage.ready(machine)?;
+    let desk = Desk::new(stage, &founded.kubectl, &tokens)?;
+    let done = people(&desk, &founded.kubectl, &ann)
+        .and_then(|()| operators(&desk, &ann, &bob))
+        .and_then(|()| strangers(&desk, &ann, &eve))
+        .and_then(|()| no_secret_leaves(&desk, &ann, &tokens))
+        .and_then(|()| no_secret_stays(&founded.kubectl, &tokens));
+    done.inspect_err(|_| founded.kubectl.describe(&stage.folder.join("cluster.log")))?;
+    stop(&mut *founded.machine)
+}
+
+/// An ssh key in a file, as ssh-keygen makes it.
+fn key(stage: &Stage, name: &str) -> Result<PathBuf> {
+    host::host_packages(&["openssh-client"])?;
+    let file = stage.folder.join(format!("id_{name}"));
+    let mut keygen = Command::new("ssh-keygen");
+    run(keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"]).arg(&file), "make an ssh key")?;
+    Ok(file)
+}
+
+/// The public half of a key: one line.
+fn public(key: &Path) -> Result<String> {
+    let file = key.with_extension("pub");
+    let text = fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
+    Ok(text.trim().to_owned())
+}
+
+/// What names a key in lists and logs: `SHA256:…`.
+fn fingerprint(key: &Path) -> Result<String> {
+    let mut keygen = Command::new("ssh-keygen");
+    let line = output(keygen.args(["-l", "-f"]).arg(key.with_extension("pub")), "ask for a key's fingerprint")?;
+    line.split_whitespace().nth(1).map(str::to_owned).with_context(|| format!("ssh-keygen -l said: {line}"))
+}
+
+/// Where people sit: another machine of the cluster's network, with the kubeboot of the release.
+struct Desk {
+    program: PathBuf,
+    namespace: Option<String>,
+    folder: PathBuf,
+    fingerprint: String,
+}
+
+/// How a command ended.
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    said: String,
+}
+
+impl Desk {
+    fn new(stage: &Stage, kubectl: &Kubectl, tokens: &Tokens) -> Result<Self> {
+        let seed = stage.folder.join("seed");
+        image_builder::qemu::secret_file(&seed, tokens.seed())?;
+        let program = stage.lab.kubeboot.clone();
+        let mut inspect = Command::new(&program);
+        inspect.args(["token", "inspect", "--output", "json", "--token-file"]).arg(&seed);
+        let said = output(&mut inspect, "look at the seed")?;
+        let said: Value = serde_json::from_str(&said).with_context(|| format!("token inspect answered: {said}"))?;
+        let fingerprint = said["fingerprint"].as_str().context("a seed has a fingerprint")?.to_owned();
+        Ok(Self { program, namespace: kubectl.namespace.clone(), folder: stage.folder.clone(), fingerprint })
+    }
+
+    /// Runs kubeboot as who has this key. The cluster is known by the seed's fingerprint, which is remembered.
+    fn ask(&self, key: &Path, words: &[&str]) -> Result<Ended> {
+        let mut command = within(self.namespace.as_deref(), &self.program.to_string_lossy());
+        command.args(["--node", &Network::address(0), "--fingerprint", &self.fingerprint, "--identity"]).arg(key);
+        command.args(words).env("HOME", &self.folder).env_remove("SSH_AUTH_SOCK").env_remove("XDG_CONFIG_HOME");
+        let ended = command.output().with_context(|| format!("can't run {}", self.program.display()))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Ended { code: ended.status.code(), out: text(&ended.stdout), said: text(&ended.stderr) })
+    }
+
+    /// The same, where it has to succeed. Gives what it printed.
+    fn done(&self, key: &Path, words: &[&str]) -> Result<String> {
+        let Ended { code, out, said } = self.ask(key, words)?;
+        ensure!(code == Some(0), "kubeboot {} ended with {code:?}: {said}{out}", words.join(" "));
+        Ok(out)
+    }
+}
+
+/// An operator looks at the cluster, gets a kubeconfig, and gives somebody else one that may look and no more.
+fn people(desk: &Desk, kubectl: &Kubectl, ann: &Path) -> Result<()> {
+    let status = desk.done(ann, &["status"])?;
+    ensure!(status.contains("Ready: every gate passes"), "status said: {status}");
+    let file = |name: &str| desk.folder.join(format!("kubeconfig-{name}"));
+    let as_user = |name: &str| Kubectl { config: file(name), server: None, ..kubectl.clone() };
+    desk.done(ann, &["kubeconfig", "-o", &file("ann").to_string_lossy()])?;
+    let nodes = as_user("ann").run(&["get", "nodes", "-o", "name"])?;
+    ensure!(nodes.contains("node/founder"), "the operator's kubeconfig shows: {nodes}");
+    desk.done(ann, &["user", "create", "carl", "--role", "view", "-o", &file("carl").to_string_lossy()])?;
+    let carl = as_user("carl");
+    let pods = ["get", "pods", "--all-namespaces"];
+    until("a user with the role view to look at pods", LIMIT, PAUSE, || Look::from_result(carl.run(&pods).map(drop)))?;
+    let denied = carl.run(&["delete", "pods", "--all", "--namespace=kube-system"]);
+    ensure!(denied.as_ref().is_err_and(|why| why.to_string().contains("orbidden")), "a viewer's delete: {denied:?}");
+    let listed = desk.done(ann, &["user", "list"])?;
+    ensure!(listed.contains("carl"), "user list said: {listed}");
+    desk.done(ann, &["user", "revoke", "carl"])?;
+    until("a revoked user to see nothing", LIMIT, PAUSE, || match carl.run(&pods) {
+        Ok(_) => Look::NotYet("pods are shown".to_owned()),
+        Err(_) => Look::Holds(()),
+    })?;
+    let token = desk.done(ann, &["token", "create", "--output", "json"])?;
+    let made: Value = serde_json::from_str(&token).with_context(|| format!("token create answered: {token}"))?;
+    let id = made["id"].as_str().context("a token has an id")?;
+    ensure!(desk.done(ann, &["token", "list"])?.contains(id), "token {id} is not listed");
+    desk.done(ann, &["token", "revoke", id]).map(drop)
+}
+
+/// A second operator comes and goes, and the last one stays.
+fn operators(desk: &Desk, ann: &Path, bob: &Path) -> Result<()> {
+    ensure!(desk.ask(bob, &["status"])?.code == Some(REFUSED), "who is no operator yet was answered");
+    desk.done(ann, &["operator", "add", &public(bob)?])?;
+    desk.done(bob, &["status"])?;
+    let listed = desk.done(bob, &["operator", "list", "--output", "json"])?;
+    desk.done(ann, &["operator", "remove", &public(bob)?])?;
+    let gone = desk.ask(bob, &["status"])?;
+    ensure!(gone.code == Some(REFUSED), "a removed operator was answered: {}{}", gone.out, gone.said);
+    // Whoever else was named at boot goes too: then one is left.
+    let listed: Value = serde_json::from_str(&listed).with_context(|| format!("operator list answered: {listed}"))?;
+    let all = listed.as_array().map(Vec::as_slice).unwrap_or_default();
+    let fingerprints: Vec<&str> = all.iter().filter_map(|one| one["fingerprint"].as_str()).collect();
+    ensure!(fingerprints.len() == 3, "operator list answered: {listed}");
+    let known = [fingerprint(ann)?, fingerprint(bob)?];
+    for other in fingerprints.iter().filter(|one| !known.iter().any(|known| known == **one)) {
+        desk.done(ann, &["operator", "remove", other])?;
+    }
+    let last = desk.ask(ann, &["operator", "remove", &public(ann)?])?;
+    ensure!(last.code != Some(0) && last.said.contains("last"), "removing the last said: {}{}", last.out, last.said);
+    desk.done(ann, &["status"]).map(drop)
+}
+
+/// Who never was an operator gets nothing, and the log says who it was.
+fn strangers(desk: &Desk, ann: &Path, eve: &Path) -> Result<()> {
+    for words in [&["status"][..], &["logs"], &["kubeconfig"], &["token", "list"], &["operator", "list"]] {
+        let ended = desk.ask(eve, words)?;
+        ensure!(
+            ended.code == Some(REFUSED) && ended.out.is_empty(),
+            "a stranger's {words:?} ended with {:?}: {}{}",
+            ended.code,
+            ended.out,
+            ended.said
+        );
+    }
+    let fingerprint = fingerprint(eve)?;
+    until("the log to name the stranger's key", LIMIT, PAUSE, || {
+        match desk.done(ann, &["logs", "kubeboot-agent", "--lines", "1000"]) {
+            Ok(log) if log.contains(&fingerprint) => Look::Holds(()),
+            Ok(log) => Look::NotYet(log.lines().last().unwrap_or_default().to_owned()),
+            Err(error) => Look::NotYet(format!("{error:#}")),
+        }
+    })
+}
+
+/// What is given out to find a fault holds no secret.
+fn no_secret_leaves(desk: &Desk, ann: &Path, tokens: &Tokens) -> Result<()> {
+    let bundle = desk.folder.join("bundle.tar.gz");
+    desk.done(ann, &["support-bundle", "-o", &bundle.to_string_lossy()])?;
+    let mut tar = Command::new("tar");
+    let text = output(tar.arg("-xzOf").arg(&bundle), "read the support bundle")?;
+    ensure!(text.contains("kubelet"), "the bundle says nothing of the kubelet");
+    for secret in tokens.secrets().into_iter().chain(["PRIVATE KEY"]) {
+        ensure!(!text.contains(secret), "the support bundle holds a secret");
+    }
+    Ok(())
+}
+
+/// Neither arguments of processes nor the journal nor files that everybody may read hold a token, and none a private key.
+fn no_secret_stays(kubectl: &Kubectl, tokens: &Tokens) -> Result<()> {
+    let journal = workload::on(kubectl, Some(FOUNDER), &["journalctl", "--boot", "--no-pager", "--output=cat"])?;
+    // Of the pod that the look above was made by: it sees the machine's processes, and its files below /host.
+    let pod = format!("node-{FOUNDER}");
+    let arguments = kubectl.exec(&pod, &["sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; true"])?;
+    ensure!(arguments.contains("kubelet") && journal.contains("kubelet"), "the search saw too little");
+    let readable =
+        "find /host/etc /host/run /host/var -xdev -type f -perm -004 -size -2048k ! -path '*/pods/*' 2>/dev/null";
+    for secret in tokens.secrets().into_iter().chain(["PRIVATE KEY-----"]) {
+        ensure!(!arguments.contains(secret), "a process's arguments hold a secret");
+        ensure!(!journal.contains(secret), "the journal holds a secret");
+        let search = format!("{readable} | xargs grep -lF -e '{secret}' 2>/dev/null; true");
+        let found = kubectl.exec(&pod, &["sh", "-c", &search])?;
+        ensure!(found.trim().is_empty(), "a secret stands in files that everybody may read: {found}");
+    }
+    Ok(())
+}
