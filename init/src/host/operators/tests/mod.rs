@@ -2,6 +2,7 @@
 
 mod attacks;
 mod nodes;
+mod real;
 mod requests;
 
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ use crate::enrolment::tests::takings;
 use crate::enrolment::transcript::Exporter;
 use crate::host::enrolment::channel::Times;
 use crate::host::enrolment::store::Objects;
-use crate::host::enrolment::tests::real;
+use crate::host::enrolment::tests::real as fixture;
 use crate::host::enrolment::{issue, server};
 use crate::host::keys::Ed25519;
 use crate::host::node::ThisNode;
@@ -171,7 +172,7 @@ impl World {
     fn whose_nodes(programs: Programs, removals: Box<Look>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::at(folder.path().join("root"));
-        let mut this = real::found(&root);
+        let mut this = fixture::found(&root);
         this.settings.operator = vec![public_line(ADA, "ada")];
         let (objects, bindings) = (Arc::new(InMemory::default()), Arc::new(Bindings::default()));
         let mut desk = Desk::over(&root, &this, objects.clone(), bindings.clone(), programs);
