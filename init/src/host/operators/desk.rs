@@ -243,7 +243,10 @@ impl Desk {
                 let record = TokenRecord { kind: (*role).into(), key, expires, uses_left: *uses, origin };
                 match self.store.create_token(record).map_err(failed)? {
                     true => output::value(sink, &json!({"expires": moment(expires), "join": self.address()})),
-                    false => Err(failed("there is a token of its id: try again".to_owned()).into()),
+                    false => {
+                        let why = "there is a token of its id";
+                        Err(Trouble::new(Exit::Failure, what, why, "ask again: that makes another token.").into())
+                    }
                 }
             }
             Request::TokenList {} => {

@@ -60,8 +60,12 @@ impl Rbac for InApi {
     }
 
     fn servers(&self) -> Result<Vec<SocketAddr>, String> {
-        let found = reconcile::api_servers(&self.api()).map_err(|error| error.to_string())?;
-        Ok(found.map(|record| record.servers).unwrap_or_default())
+        match reconcile::api_servers(&self.api()) {
+            Ok(found) => Ok(found.map(|record| record.servers).unwrap_or_default()),
+            // An API server that has just begun has not said yet where it is.
+            Err(error) if error.status() == Some(404) => Ok(Vec::new()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     fn get(&self, path: &str) -> Result<Value, String> {

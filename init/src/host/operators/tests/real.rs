@@ -1,5 +1,7 @@
 //! Two control planes' desks behind a real etcd and a real API server, and what becomes of what they issue.
 
+use std::process::Command;
+
 use super::*;
 use crate::certificates::{DAY, Request as Certificate};
 use crate::host::api::Api;
@@ -86,7 +88,14 @@ fn operators_command_two_control_planes_behind_a_real_api_server() {
     let _api = fixture::run_api(&root, &[program("ETCD"), program("KUBE_APISERVER")], folder.path());
     let admin = fixture::client(&root);
     fixture::await_api(&admin, folder.path());
-    let planes = [0, 1].map(|_| Arc::new(Enrolment::new(&root, &this, fixture::client(&root)).unwrap()));
+    // The second has the first one's keys, as if it had joined; its other files are its own.
+    let second = Root::at(folder.path().join("second"));
+    let copied = Command::new("cp").arg("-a").arg(root.path("/")).arg(second.path("/")).status().unwrap();
+    assert!(copied.success());
+    let mut joined = this.clone();
+    joined.settings.role = Some(crate::settings::Role::ControlPlane);
+    let planes = [(&root, &this), (&second, &joined)]
+        .map(|(root, this)| Arc::new(Enrolment::new(root, this, fixture::client(root)).unwrap()));
     planes.iter().for_each(|plane| plane.prepare().unwrap());
     let cluster = Cluster {
         planes: planes.each_ref().map(fixture::serve),
@@ -169,7 +178,19 @@ fn an_operator_is_an_administrator(cluster: &Cluster) {
     answers("an operator to see every secret", 200, || get(&api, "/api/v1/secrets"));
 }
 
+/// Puts the rules into the roles `view` and `edit`: in a cluster, the controller manager does.
+fn aggregate(admin: &Api) {
+    let path = |name: &str| format!("/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}");
+    let mut rules = Vec::new();
+    for role in ["view", "edit"] {
+        let more = admin.get(&path(&format!("system:aggregate-to-{role}"))).unwrap();
+        rules.extend(more["rules"].as_array().unwrap().clone());
+        admin.merge(&path(role), &json!({"rules": rules})).unwrap();
+    }
+}
+
 fn a_user_may_what_the_role_says(cluster: &Cluster) {
+    aggregate(&cluster.admin);
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one", "namespace": "default"},
         "spec": {"automountServiceAccountToken": false, "containers": [{"name": "main", "image": "busybox"}]},
