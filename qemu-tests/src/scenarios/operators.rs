@@ -10,17 +10,17 @@ use image_builder::command::{output, run};
 use image_builder::host;
 use serde_json::Value;
 
-use super::join::{FOUNDER, Tokens, founder_of};
+use super::join::{FOUNDER, Tokens, WORKER, await_node, founder_of, worker_of};
 use super::{founder, workload};
 use crate::kubectl::{Kubectl, within};
 use crate::machine::network::Network;
-use crate::scenario::{ONE, Scenario, Stage, stop};
+use crate::scenario::{Needs, ONE, Scenario, Stage, stop};
 use crate::wait::{Look, until};
 
 /// The scenarios of this file.
 pub const SCENARIOS: &[Scenario] = &[Scenario {
     name: "Operators command their cluster over the network, and nobody else does",
-    needs: ONE,
+    needs: Needs { machines: 2, ..ONE },
     long: false,
     run: operators_command_the_cluster,
 }];
@@ -37,15 +37,20 @@ fn operators_command_the_cluster(stage: &mut Stage) -> Result<()> {
     let images = founder::images(stage)?;
     let mut spec = founder_of(stage, &tokens, &images)?;
     spec.words.push(format!("kubeboot.operator=\"{}\"", public(&ann)?));
+    let worker = worker_of(stage, &tokens, &images)?;
     let machine = stage.start(spec)?;
+    let mut worker = stage.start(worker)?;
     let mut founded = stage.ready(machine)?;
     let desk = Desk::new(stage, &founded.kubectl, &tokens)?;
-    let done = people(&desk, &founded.kubectl, &ann)
+    let done = await_node(&founded.kubectl, WORKER, &*worker)
+        .and_then(|()| people(&desk, &founded.kubectl, &ann))
         .and_then(|()| operators(&desk, &ann, &bob))
         .and_then(|()| strangers(&desk, &ann, &eve))
         .and_then(|()| no_secret_leaves(&desk, &ann, &tokens))
-        .and_then(|()| no_secret_stays(&founded.kubectl, &tokens));
+        .and_then(|()| [FOUNDER, WORKER].iter().try_for_each(|node| no_secret_stays(&founded.kubectl, node, &tokens)))
+        .and_then(|()| a_node_is_removed(&desk, &founded.kubectl, &ann));
     done.inspect_err(|_| founded.kubectl.describe(&stage.folder.join("cluster.log")))?;
+    stop(&mut *worker)?;
     stop(&mut *founded.machine)
 }
 
@@ -172,7 +177,10 @@ fn operators(desk: &Desk, ann: &Path, bob: &Path) -> Result<()> {
 
 /// Who never was an operator gets nothing, and the log says who it was.
 fn strangers(desk: &Desk, ann: &Path, eve: &Path) -> Result<()> {
-    for words in [&["status"][..], &["logs"], &["kubeconfig"], &["token", "list"], &["operator", "list"]] {
+    let remove = ["node", "remove", WORKER];
+    for words in
+        [&["status"][..], &["logs"], &["members"], &["kubeconfig"], &["token", "list"], &["operator", "list"], &remove]
+    {
         let ended = desk.ask(eve, words)?;
         ensure!(
             ended.code == Some(REFUSED) && ended.out.is_empty(),
@@ -205,21 +213,58 @@ fn no_secret_leaves(desk: &Desk, ann: &Path, tokens: &Tokens) -> Result<()> {
     Ok(())
 }
 
+/// The mesh is shown, the kubelet's log too, and the worker is removed: its pods move, and it is gone from the cluster and the
+/// mesh. The control plane that is asked does not remove itself.
+fn a_node_is_removed(desk: &Desk, kubectl: &Kubectl, ann: &Path) -> Result<()> {
+    let members = || -> Result<Vec<(String, String)>> {
+        let view = desk.done(ann, &["members", "--output", "json"])?;
+        let view: Value = serde_json::from_str(&view).with_context(|| format!("members answered: {view}"))?;
+        let text = |member: &Value, field: &str| member[field].as_str().unwrap_or_default().to_owned();
+        let all = view["members"].as_array().context("a mesh has members")?;
+        Ok(all.iter().map(|member| (text(member, "name"), text(member, "state"))).collect())
+    };
+    let await_members = |what: &str, accept: &dyn Fn(&[(String, String)]) -> bool| {
+        until(what, LIMIT, PAUSE, || match members() {
+            Ok(found) if accept(&found) => Look::Holds(()),
+            Ok(found) => Look::NotYet(format!("{found:?}")),
+            Err(error) => Look::NotYet(format!("{error:#}")),
+        })
+    };
+    await_members("both nodes to be alive in the mesh", &|all| {
+        [FOUNDER, WORKER].iter().all(|node| all.iter().any(|(name, state)| name == node && state == "alive"))
+    })?;
+    let log = desk.done(ann, &["logs", "kubelet", "--lines", "50"])?;
+    ensure!(log.lines().count() > 1 && log.contains("kubelet"), "logs kubelet said: {log}");
+    let own = desk.ask(ann, &["node", "remove", FOUNDER])?;
+    ensure!(own.code == Some(REFUSED) && own.out.is_empty(), "its own removal ended with {:?}: {}", own.code, own.out);
+    let said = desk.done(ann, &["node", "remove", WORKER])?;
+    for step in ["its pods move", "its pods have moved", "its node key opens nothing any more", "its name is free"] {
+        ensure!(said.contains(&format!("{WORKER}: {step}")), "node remove said: {said}");
+    }
+    let nodes = kubectl.run(&["get", "nodes", "-o", "name"])?;
+    ensure!(!nodes.contains(WORKER) && nodes.contains(FOUNDER), "the cluster has: {nodes}");
+    await_members("the worker to be gone from the mesh", &|all| all.iter().all(|(name, _)| name != WORKER))
+}
+
 /// Neither arguments of processes nor the journal nor files that everybody may read hold a token, and none a private key.
-fn no_secret_stays(kubectl: &Kubectl, tokens: &Tokens) -> Result<()> {
-    let journal = workload::on(kubectl, Some(FOUNDER), &["journalctl", "--boot", "--no-pager", "--output=cat"])?;
+/// And no core dump is written, which would have them all.
+fn no_secret_stays(kubectl: &Kubectl, node: &str, tokens: &Tokens) -> Result<()> {
+    // Where nothing else is installed for it, systemd has the kernel throw them away (core(5)).
+    let dumps = workload::on(kubectl, Some(node), &["cat", "/proc/sys/kernel/core_pattern"])?;
+    ensure!(dumps.trim() == "|/bin/false", "{node} gives core dumps to: {dumps}");
+    let journal = workload::on(kubectl, Some(node), &["journalctl", "--boot", "--no-pager", "--output=cat"])?;
     // Of the pod that the look above was made by: it sees the machine's processes, and its files below /host.
-    let pod = format!("node-{FOUNDER}");
+    let pod = format!("node-{node}");
     let arguments = kubectl.exec(&pod, &["sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; true"])?;
-    ensure!(arguments.contains("kubelet") && journal.contains("kubelet"), "the search saw too little");
+    ensure!(arguments.contains("kubelet") && journal.contains("kubelet"), "the search of {node} saw too little");
     let readable =
         "find /host/etc /host/run /host/var -xdev -type f -perm -004 -size -2048k ! -path '*/pods/*' 2>/dev/null";
     for secret in tokens.secrets().into_iter().chain(["PRIVATE KEY-----"]) {
-        ensure!(!arguments.contains(secret), "a process's arguments hold a secret");
-        ensure!(!journal.contains(secret), "the journal holds a secret");
+        ensure!(!arguments.contains(secret), "arguments of a process of {node} hold a secret");
+        ensure!(!journal.contains(secret), "the journal of {node} holds a secret");
         let search = format!("{readable} | xargs grep -lF -e '{secret}' 2>/dev/null; true");
         let found = kubectl.exec(&pod, &["sh", "-c", &search])?;
-        ensure!(found.trim().is_empty(), "a secret stands in files that everybody may read: {found}");
+        ensure!(found.trim().is_empty(), "a secret stands in files of {node} that everybody may read: {found}");
     }
     Ok(())
 }
