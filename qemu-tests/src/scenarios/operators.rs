@@ -213,17 +213,20 @@ fn no_secret_leaves(desk: &Desk, ann: &Path, tokens: &Tokens) -> Result<()> {
     Ok(())
 }
 
+/// Names and states.
+type Members = Vec<(String, String)>;
+
 /// The mesh is shown, the kubelet's log too, and the worker is removed: its pods move, and it is gone from the cluster and the
 /// mesh. The control plane that is asked does not remove itself.
 fn a_node_is_removed(desk: &Desk, kubectl: &Kubectl, ann: &Path) -> Result<()> {
-    let members = || -> Result<Vec<(String, String)>> {
+    let members = || -> Result<Members> {
         let view = desk.done(ann, &["members", "--output", "json"])?;
         let view: Value = serde_json::from_str(&view).with_context(|| format!("members answered: {view}"))?;
         let text = |member: &Value, field: &str| member[field].as_str().unwrap_or_default().to_owned();
         let all = view["members"].as_array().context("a mesh has members")?;
         Ok(all.iter().map(|member| (text(member, "name"), text(member, "state"))).collect())
     };
-    let await_members = |what: &str, accept: &dyn Fn(&[(String, String)]) -> bool| {
+    let await_members = |what: &str, accept: &dyn Fn(&Members) -> bool| {
         until(what, LIMIT, PAUSE, || match members() {
             Ok(found) if accept(&found) => Look::Holds(()),
             Ok(found) => Look::NotYet(format!("{found:?}")),
