@@ -127,6 +127,13 @@ impl Desk {
 fn people(desk: &Desk, kubectl: &Kubectl, ann: &Path) -> Result<()> {
     let status = desk.done(ann, &["status"])?;
     ensure!(status.contains("Ready: every gate passes"), "status said: {status}");
+    until("the founder's mesh to be shown", LIMIT, PAUSE, || match desk.done(ann, &["members"]) {
+        Ok(members) if members.contains(FOUNDER) => Look::Holds(()),
+        Ok(members) => Look::NotYet(members),
+        Err(error) => Look::NotYet(format!("{error:#}")),
+    })?;
+    let own = desk.ask(ann, &["node", "remove", FOUNDER])?;
+    ensure!(own.code == Some(REFUSED), "removing the only control plane said: {}{}", own.out, own.said);
     let file = |name: &str| desk.folder.join(format!("kubeconfig-{name}"));
     let as_user = |name: &str| Kubectl { config: file(name), server: None, ..kubectl.clone() };
     desk.done(ann, &["kubeconfig", "-o", &file("ann").to_string_lossy()])?;
