@@ -198,8 +198,8 @@ fn welcome(root: &Root, this: &ThisNode, console: &mut Console) {
     console.say(|paint| ready.text(paint));
 }
 
-/// Says for good that the node was Ready: from then on etcd's data may not be missing.
-fn mark_ready(root: &Root) {
+/// Says for good that the node was Ready, or took machines in: from then on etcd's data may not be missing.
+pub(super) fn mark_ready(root: &Root) {
     let mark = root.path(paths::WAS_READY);
     if files::exists(&mark) {
         return;

@@ -137,6 +137,12 @@ pub enum Next {
 pub fn next(members: &[Member], own: &Own) -> Next {
     let is_own = |member: &&Member| member.name == own.name || member.peers.contains(&own.peer);
     match members.iter().find(is_own) {
+        // The record alone was lost: with a log etcd goes by what stands there, and refuses it if it is another member's.
+        Some(member)
+            if !member.learner && own.has_log && member.name == own.name && member.peers.contains(&own.peer) =>
+        {
+            Next::Take(Membership::learner(member.id, &own.name, &own.peer, members).promoted())
+        }
         Some(member) if !member.learner => Next::Taken(member.clone()),
         Some(member) if member.has_started() => Next::Replace(member.id),
         Some(_) | None if own.has_log => Next::Discard,

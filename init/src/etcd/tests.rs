@@ -59,7 +59,12 @@ fn what_an_interrupted_try_left_is_cleaned_up() {
 #[test]
 fn a_member_that_votes_is_not_replaced_unasked() {
     let dead = member(2, "two", PEER, false);
-    assert_eq!(next(&[founder(), dead.clone()], &own()), Next::Taken(dead));
+    assert_eq!(next(&[founder(), dead.clone()], &own()), Next::Taken(dead.clone()));
+    let with_log = Own { has_log: true, ..own() };
+    let Next::Take(membership) = next(&[founder(), dead.clone()], &with_log) else {
+        panic!("its record alone was lost")
+    };
+    assert_eq!((membership.id, membership.voter), (2, true));
     let moved = member(2, "two", "https://10.0.0.99:2380", false);
     assert_eq!(next(&[founder(), moved.clone()], &own()), Next::Taken(moved));
     let renamed = member(2, "other", PEER, false);

@@ -14,6 +14,7 @@ use crate::etcd::{self, CLIENT_PORT, Call, Member, Membership, Next, Own, PATIEN
 use crate::kubernetes::endpoint;
 use crate::paths;
 use crate::plan::record::{Endpoints, Node};
+use crate::words::Block;
 
 /// Pauses while another machine has the place, or etcd is not healthy enough to take anybody in: from this…
 const FIRST: Duration = Duration::from_secs(1);
@@ -36,6 +37,11 @@ pub fn membership(root: &Root) -> Result<Option<Membership>, String> {
 fn keep(root: &Root, membership: &Membership) -> Result<(), String> {
     files::write_atomic(&root.path(paths::ETCD_MEMBERSHIP), membership.text().as_bytes(), 0o600)
         .map_err(|error| format!("write {}: {error}", paths::ETCD_MEMBERSHIP))
+}
+
+/// A member's URL for the other members.
+pub fn peer_url(address: IpAddr) -> String {
+    format!("https://{}", endpoint(address, PEER_PORT))
 }
 
 /// A member's URL for clients.
@@ -120,26 +126,50 @@ pub fn ask(root: &Root, urls: &[String]) -> Result<(Client, Vec<Member>), String
     Err(why.join("; "))
 }
 
+/// What the cluster says to whether this machine may be a member.
+pub enum Word {
+    /// It is a node of the cluster.
+    Yes,
+    /// It can't be asked now; why, in words.
+    Later(String),
+    /// It is none any more, for people.
+    No(Block),
+}
+
+/// Why a machine does not become a member.
+pub enum NoMember {
+    /// The cluster has removed it.
+    Removed(Block),
+    /// In words: what waiting does not mend.
+    Failed(String),
+}
+
+impl From<String> for NoMember {
+    fn from(why: String) -> Self {
+        NoMember::Failed(why)
+    }
+}
+
 /// Makes this machine a member of etcd's, which learns and has no vote yet, as long as it takes. It is on record when
-/// this returns. `say` hears of each new reason for waiting.
+/// this returns. `may_join` asks the cluster, each time before a place is taken: the node may have been removed while it
+/// waited, and etcd knows nothing of that. `say` hears of each new reason for waiting.
 ///
 /// # Errors
-/// In words: what waiting does not mend.
-pub fn join(root: &Root, node: &Node, mut say: impl FnMut(&str)) -> Result<(), String> {
-    if membership(root)?.is_some() {
+/// [`NoMember`].
+pub fn join(root: &Root, node: &Node, may_join: impl Fn() -> Word, mut say: impl FnMut(&str)) -> Result<(), NoMember> {
+    let has_log = || observe::etcd(root).log.is_ok_and(|bytes| bytes > 0);
+    if let Some(membership) = membership(root)?
+        && (membership.voter || has_log() || takes_up(root, membership, node)?)
+    {
         return Ok(());
     }
-    let peer = format!("https://{}", endpoint(node.address, PEER_PORT));
+    let peer = peer_url(node.address);
     let mut backoff = wait::Backoff::new(FIRST, LAST);
     let mut holder = Holder::default();
     let mut said = String::new();
     loop {
-        let own = Own {
-            name: node.name.clone(),
-            peer: peer.clone(),
-            has_log: observe::etcd(root).log.is_ok_and(|bytes| bytes > 0),
-        };
-        let waiting = match attempt(root, &own, &others(root, node.address), &mut holder)? {
+        let own = Own { name: node.name.clone(), peer: peer.clone(), has_log: has_log() };
+        let waiting = match attempt(root, &own, &others(root, node.address), &mut holder, &may_join)? {
             Attempt::Done => return Ok(()),
             Attempt::Again => {
                 backoff.reset();
@@ -153,6 +183,22 @@ pub fn join(root: &Root, node: &Node, mut say: impl FnMut(&str)) -> Result<(), S
         }
         backoff.pause();
     }
+}
+
+/// Whether a learner that has not started yet still has its place. Whom etcd has to find at its first start may have
+/// changed since the place was taken.
+fn takes_up(root: &Root, membership: Membership, node: &Node) -> Result<bool, String> {
+    let Ok((_, members)) = ask(root, &others(root, node.address)) else { return Ok(true) };
+    if etcd::standing(&members, membership.id) == Standing::Gone {
+        let path = root.path(paths::ETCD_MEMBERSHIP);
+        files::remove(&path).map_err(|error| format!("remove {}: {error}", paths::ETCD_MEMBERSHIP))?;
+        return Ok(false);
+    }
+    let now = Membership::learner(membership.id, &node.name, &peer_url(node.address), &members);
+    if now.initial_cluster != membership.initial_cluster {
+        keep(root, &now)?;
+    }
+    Ok(true)
 }
 
 /// What came of one attempt.
@@ -182,7 +228,13 @@ impl Holder {
     }
 }
 
-fn attempt(root: &Root, own: &Own, urls: &[String], holder: &mut Holder) -> Result<Attempt, String> {
+fn attempt(
+    root: &Root,
+    own: &Own,
+    urls: &[String],
+    holder: &mut Holder,
+    may_join: &impl Fn() -> Word,
+) -> Result<Attempt, NoMember> {
     let (client, members) = match ask(root, urls) {
         Ok(found) => found,
         Err(why) => return Ok(Attempt::Later(format!("etcd can't be asked for a place: {why}"))),
@@ -197,7 +249,13 @@ fn attempt(root: &Root, own: &Own, urls: &[String], holder: &mut Holder) -> Resu
             keep(root, &membership)?;
             Attempt::Done
         }
-        Next::Add => done(client.call(etcd::add(&own.peer)).map(drop), "take this machine in"),
+        Next::Add => match may_join() {
+            Word::Yes => done(client.call(etcd::add(&own.peer)).map(drop), "take this machine in"),
+            Word::Later(why) => {
+                Attempt::Later(format!("the cluster can't be asked whether this is a node of it: {why}"))
+            }
+            Word::No(block) => return Err(NoMember::Removed(block)),
+        },
         Next::Replace(id) => done(client.remove(id), "take this machine in anew"),
         Next::Discard => {
             discard(root)?;

@@ -80,7 +80,9 @@ pub enum Unfinished {
 /// [`Unfinished`].
 pub fn renew(root: &Root, founder: &Founder) -> Result<Vec<Step>, Unfinished> {
     let _lock = lock(root).map_err(Unfinished::Lock)?;
-    let steps = plan::plan(founder, &look(root, founder), clock::unix())?;
+    let mut steps = plan::plan(founder, &look(root, founder), clock::unix())?;
+    // etcd may be making its database just now. Only a boot, before etcd runs, can tell that from what a power cut left.
+    steps.retain(|step| !matches!(step, Step::Remove { path, .. } if path == paths::ETCD_DATABASE));
     act(root, founder, &steps, None, |_, _| {})?;
     Ok(steps)
 }

@@ -1,5 +1,6 @@
 //! Takes the steps by which a node is removed ([`crate::node_removal`]).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,12 +78,13 @@ impl Removal {
         let own = etcd::client_url(crate::kubernetes::loopback(this.node.address));
         let urls: Vec<String> = std::iter::once(own).chain(etcd::others(root, this.node.address)).collect();
         let node = api.get_optional(&node_path(name)).map_err(|error| error.to_string())?;
-        let (member, quorum) = quorum(root, &urls, name)?;
+        let record = store.node(name)?.map(|node| node.record);
+        let (member, quorum) = quorum(root, &urls, name, record.as_ref().map(|record| record.address))?;
         let found = Found {
             name: name.to_owned(),
             own: name == this.node.name,
             node: node.map(|node| node_from(&node).ready.is_some_and(|ready| ready.status)),
-            record: store.node(name)?.map(|node| node.record),
+            record,
             member,
             quorum,
         };
@@ -179,10 +181,18 @@ fn missing_is_done(result: Result<(), ApiError>) -> Result<(), ApiError> {
     }
 }
 
-/// The node's member of etcd's, and whether the others can decide without it: each is asked by itself.
-fn quorum(root: &Root, urls: &[String], name: &str) -> Result<(Option<u64>, Result<(), String>), String> {
+/// What a member of etcd's is to the rest: its id, if there is one, and whether the others can decide without it.
+type Quorum = (Option<u64>, Result<(), String>);
+
+/// The node's member of etcd's, and whether the others can decide without it: each is asked by itself. One that has not
+/// started yet has no name, and is known by its address.
+fn quorum(root: &Root, urls: &[String], name: &str, address: Option<IpAddr>) -> Result<Quorum, String> {
     let (_, all) = etcd::ask(root, urls)?;
-    let Some(own) = all.iter().find(|member| member.name == name) else { return Ok((None, Ok(()))) };
+    let peer = address.map(etcd::peer_url);
+    let starts = |member: &members::Member| {
+        !member.has_started() && peer.as_ref().is_some_and(|peer| member.peers.contains(peer))
+    };
+    let Some(own) = all.iter().find(|member| member.name == name || starts(member)) else { return Ok((None, Ok(()))) };
     let answers = |member: &&members::Member| {
         let mut clients = member.clients.iter();
         clients.any(|url| etcd::Client::new(root, url).is_ok_and(|client| client.members().is_ok()))

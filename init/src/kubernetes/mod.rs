@@ -102,7 +102,7 @@ pub fn renders(site: &Site<'_>) -> Vec<Render> {
 
 /// What the agent renders once the API server answers.
 pub fn later(site: &Site<'_>) -> Vec<Render> {
-    if site.is_control_plane() { static_pods::later(site) } else { Vec::new() }
+    if site.has_api_server() { static_pods::later(site) } else { Vec::new() }
 }
 
 /// The container runtime's part of [`renders`], which needs no certificate.
@@ -134,9 +134,19 @@ impl Site<'_> {
         self.settings.role != Some(Role::Worker)
     }
 
+    /// Whether etcd may run here: on a founder, and on a control plane that is on record as a member. Of the others' etcd
+    /// one without a record would know nothing, and begin a cluster of its own with this one's keys.
+    pub fn has_etcd(&self) -> bool {
+        match self.settings.role {
+            Some(Role::Worker) => false,
+            Some(Role::ControlPlane) => self.membership.is_some(),
+            Some(Role::Init) | None => true,
+        }
+    }
+
     /// Whether an API server can serve here: not beside a member of etcd's that has no vote yet, which answers nobody.
     pub fn has_api_server(&self) -> bool {
-        self.is_control_plane() && self.membership.as_ref().is_none_or(|membership| membership.voter)
+        self.has_etcd() && self.membership.as_ref().is_none_or(|membership| membership.voter)
     }
 
     /// The address of the cluster's DNS Service: the tenth of the Services' block.

@@ -55,7 +55,7 @@ impl Step {
         match self {
             Step::Cordon => "no pod is sent there any more",
             Step::Drain => "its pods have moved",
-            Step::Bar => "its node key opens nothing any more, and its certificates change nothing",
+            Step::Bar => "its node key opens nothing any more",
             Step::LeaveEtcd { .. } => "etcd goes on without its member",
             Step::Unregister => "the cluster has no such node any more",
             Step::Forget => "its name is free",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::certificates::{Authority, Fault, Inspected, Leaf, OperatorKey, Subject, Unix, check, operators};
+use crate::etcd::Membership;
 use crate::kubernetes::{self, encryption, kubeconfig};
 use crate::paths;
 use crate::settings::frozen::Frozen;
@@ -95,6 +96,7 @@ impl Founder {
             paths::NODE,
             paths::FROZEN,
             paths::WAS_READY,
+            paths::ETCD_MEMBERSHIP,
             SERVICE_ACCOUNT_KEY,
             SERVICE_ACCOUNT_PUBLIC_KEY,
             encryption::PATH,
@@ -216,7 +218,7 @@ impl Found<'_> {
     /// happen to one that was in use.
     fn etcd(&self) -> Result<Option<Step>, Damaged> {
         let etcd = self.sight.etcd();
-        if self.sight.exists(paths::WAS_READY) {
+        if self.sight.exists(paths::WAS_READY) || self.votes() {
             let parts = [(&etcd.database, paths::ETCD_DATABASE, "etcd's database")];
             let parts = parts.into_iter().chain([(&etcd.log, paths::ETCD_LOG, "etcd's write-ahead log")]);
             for (amount, path, what) in parts {
@@ -237,6 +239,18 @@ impl Found<'_> {
         Ok(half_made.then(|| Step::Remove { path: paths::ETCD_DATABASE.to_owned(), because }))
     }
 
+    /// Whether this machine is on record as a member of etcd's that votes: what it has promised must not be forgotten.
+    fn votes(&self) -> bool {
+        let record = state::file(self.sight, paths::ETCD_MEMBERSHIP).ok();
+        record.and_then(|bytes| Membership::parse(bytes).ok()).is_some_and(|membership| membership.voter)
+    }
+
+    /// Whether the machine was joining a cluster when it was interrupted: it has the cluster's record, and not the tokens
+    /// that a founder has before that. Its keys are the cluster's, so what it founded would be a second one of them.
+    fn was_joining(&self) -> bool {
+        !self.founded && self.sight.exists(paths::CLUSTER) && !self.sight.exists(paths::FOUNDING_TOKENS)
+    }
+
     fn node(&self) -> Result<Option<Step>, Damaged> {
         let what = "the node's name and address";
         let Some(because) = parts::node(self.sight, &self.founder.node) else { return Ok(None) };
@@ -248,6 +262,9 @@ impl Found<'_> {
 
     /// Seed and identity key, which the cluster's record is made from.
     fn identity(&self) -> Result<Vec<Step>, Damaged> {
+        if self.was_joining() {
+            return Err(Damaged::Joining { path: paths::CLUSTER.to_owned() });
+        }
         if self.founded || (self.sight.exists(paths::CLUSTER) && !self.is_of_another_seed()) {
             return Ok(Vec::new());
         }

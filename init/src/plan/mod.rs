@@ -223,6 +223,12 @@ pub enum Damaged {
         /// What is wrong.
         found: String,
     },
+    /// The machine is to found a cluster, and was joining one when it was interrupted.
+    #[error("{path} is of a cluster that this machine was joining when it was interrupted, and now it is to found one")]
+    Joining {
+        /// The cluster's record.
+        path: String,
+    },
     /// By this clock a certificate authority is not valid yet.
     #[error("{path} ({what}) is not valid yet by this machine's clock, which is at {now} (seconds since 1970)")]
     Clock {
@@ -258,6 +264,12 @@ impl Damaged {
                      reset, and join anew;"
                         .to_owned(),
                     "or give the cluster up with: kubeboot reset".to_owned(),
+                ]
+            }
+            Damaged::Joining { .. } => {
+                vec![
+                    "go on joining: kubeboot.role=control-plane, with its token,".to_owned(),
+                    "or found a cluster after: kubeboot reset".to_owned(),
                 ]
             }
             Damaged::Clock { .. } => {

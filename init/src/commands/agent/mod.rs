@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use watch::Watch;
 
+use super::health;
 use crate::exit::Exit;
 use crate::host::api::{Api, ApiError};
 use crate::host::discovery::serving::Warning;
@@ -217,6 +218,8 @@ impl<'a> Agent<'a> {
         let api = self.this.api(self.root).map_err(|error| error.to_string())?;
         let enrolment = Arc::new(Enrolment::new(self.root, &self.this, Arc::new(api))?);
         enrolment.prepare()?;
+        // From the first machine on that it is promised to, what etcd holds may not be begun anew.
+        health::mark_ready(self.root);
         enrolment.serve()?;
         println!("machines with a token are taken in on port {}", crate::enrolment::PORT);
         self.enrolment = Some(enrolment);

@@ -34,6 +34,9 @@ impl Agent<'_> {
     /// On a control plane that joined: waits until its member of etcd's has a vote, which it gets when it has all that the
     /// others have, and starts the API server, which no member without one can answer.
     pub(super) fn vote(&mut self, watch: &mut Watch, report: &mut Report) -> Result<(), String> {
+        if self.this.settings.role == Some(Role::ControlPlane) && self.this.membership.is_none() {
+            self.wait_for_a_boot(watch, report);
+        }
         let Some(membership) = self.this.membership.clone().filter(|membership| !membership.voter) else {
             return Ok(());
         };
@@ -56,7 +59,11 @@ impl Agent<'_> {
                     said = why;
                     backoff.pause();
                 }
-                etcd::Vote::Removed => return Err(self.removed()),
+                etcd::Vote::Removed => {
+                    let lost = files::remove(&self.root.path(paths::ETCD_MEMBERSHIP));
+                    lost.map_err(|error| format!("can't remove {}: {error}", paths::ETCD_MEMBERSHIP))?;
+                    self.wait_for_a_boot(watch, report);
+                }
             }
         }
         println!("etcd has a vote here: the API server starts");
@@ -64,14 +71,23 @@ impl Agent<'_> {
         renewal::first_pods(self.root, &self.this).map(drop)
     }
 
-    /// Its place in etcd was given to another, or it was removed: what is on record of it holds no more.
-    pub(super) fn removed(&self) -> String {
-        let member = "this machine's member of etcd was removed before it had a vote";
-        match files::remove(&self.root.path(paths::ETCD_MEMBERSHIP)) {
-            Ok(()) => {
-                format!("{member}. Its record was removed too. Fix: restart the machine; it then joins etcd anew")
+    /// This machine has no place in etcd any more: it was given to another, or the node was removed. Only a boot asks for
+    /// one, after it has asked the cluster whether this is a node of it; until then nothing of a control plane may run.
+    fn wait_for_a_boot(&mut self, watch: &mut Watch, report: &mut Report) -> ! {
+        let words = "this machine's member of etcd was removed before it had a vote. Fix: restart the machine; if it is still a \
+                     node of the cluster, it joins etcd anew";
+        systemd::status(words);
+        eprintln!("kubeboot: {words}");
+        self.this.membership = None;
+        let mut renewals = clock::monotonic() + FIRST_RENEW;
+        let mut backoff = wait::Backoff::new(RETRY_LAST, RETRY_LAST);
+        loop {
+            systemd::alive();
+            self.renew_waiting(watch, &mut renewals, report);
+            if let Err(error) = self.tend_mesh() {
+                eprintln!("kubeboot: {error}");
             }
-            Err(error) => format!("{member}, and {} can't be removed: {error}", paths::ETCD_MEMBERSHIP),
+            backoff.pause();
         }
     }
 

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use crate::discovery::words as found;
+use crate::enrolment::seeking::Host;
 use crate::exit::Exit;
+use crate::host::etcd::{NoMember, Word};
 use crate::host::joining::{Asker, By, Granted, hosts_of, known_hosts};
 use crate::host::root::Root;
 use crate::host::{clock, etcd, files, node, systemd, worker};
 use crate::kubernetes::kubelet;
 use crate::paths;
 use crate::plan::Step;
-use crate::plan::record::{Cluster, Node};
+use crate::plan::record::Cluster;
 use crate::plan::worker::split;
 use crate::timeline::{Outcome, What};
 use crate::words::Block;
@@ -53,22 +55,15 @@ fn take(root: &Root, told: &mut Told, steps: &[Step], granted: Option<&Granted>)
 /// Asks until a control plane has granted what is needed. Each new reason for waiting is told once.
 fn ask(root: &Root, told: &mut Told, member: &Member) -> Result<Granted, Stop> {
     let start = clock::monotonic();
-    let seat = node::seat(root).map_err(|why| failed(&why))?;
-    let release = seat.version.parse().map_err(|error: crate::release::VersionError| failed(&error.to_string()))?;
     let (by, hosts) = match &member.token {
         Some(token) => (By::Token(token.clone()), hosts_of(&member.settings.join)),
-        None => {
-            let record = files::read_optional(&root.path(paths::CLUSTER)).ok().flatten().unwrap_or_default();
-            let cluster = Cluster::parse(&record).map_err(|why| failed(&format!("read {}: {why}", paths::CLUSTER)))?;
-            (By::NodeKey(cluster), known_hosts(root, &member.settings.join))
-        }
+        None => by_node_key(root, member).map_err(|why| failed(&why))?,
     };
     let names: Vec<String> = hosts.iter().map(ToString::to_string).collect();
     let place =
         if names.is_empty() { found::place(member.worker.node.address) } else { format!("at {}", names.join(", ")) };
     systemd::status(&format!("asking to be a node of the cluster {place}"));
-    let asker = Asker::new(root, by, &member.worker.node, release, hosts, member.own.clone());
-    let asker = asker.map_err(|why| failed(&why))?;
+    let asker = asker(root, member, by, hosts).map_err(|why| failed(&why))?;
     let refused = |block: Block| Stop { exit: Exit::Refused, block };
     asker
         .ask(|block| {
@@ -83,22 +78,42 @@ fn ask(root: &Root, told: &mut Told, member: &Member) -> Result<Granted, Stop> {
         .map_err(refused)
 }
 
+/// As what the machine comes back, and whom it asks.
+fn by_node_key(root: &Root, member: &Member) -> Result<(By, Vec<Host>), String> {
+    let record = files::read_optional(&root.path(paths::CLUSTER)).ok().flatten().unwrap_or_default();
+    let cluster = Cluster::parse(&record).map_err(|why| format!("read {}: {why}", paths::CLUSTER))?;
+    Ok((By::NodeKey(cluster), known_hosts(root, &member.settings.join)))
+}
+
+fn asker(root: &Root, member: &Member, by: By, hosts: Vec<Host>) -> Result<Asker, String> {
+    let release = node::seat(root)?.version.parse();
+    let release = release.map_err(|error: crate::release::VersionError| error.to_string())?;
+    Asker::new(root, by, &member.worker.node, release, hosts, member.own.clone())
+}
+
 /// Becomes a member of etcd's, if it is none yet: waits until it is this machine's turn. Each new reason for waiting is told
 /// once.
 ///
 /// # Errors
-/// What waiting does not mend.
-pub fn etcd(root: &Root, told: &mut Told, node: &Node) -> Result<(), Stop> {
+/// The cluster has removed the machine, or what waiting does not mend.
+pub fn etcd(root: &Root, told: &mut Told, member: &Member) -> Result<(), Stop> {
     let start = clock::monotonic();
     let took = || clock::monotonic().saturating_sub(start);
-    let done = etcd::join(root, node, |why| {
+    let may_join = || {
+        let returning = by_node_key(root, member).and_then(|(by, hosts)| asker(root, member, by, hosts));
+        returning.map_or_else(Word::Later, Asker::is_node)
+    };
+    let done = etcd::join(root, &member.worker.node, may_join, |why| {
         systemd::status(why);
         told.release();
         told.note(why);
         let step = format!("become a member of etcd: {why}");
         told.emit(What::Step { step, outcome: Outcome::Failed, seconds: took().as_secs_f64() });
     });
-    done.map_err(|why| failed(&why))?;
+    done.map_err(|why| match why {
+        NoMember::Removed(block) => Stop { exit: Exit::Refused, block },
+        NoMember::Failed(why) => failed(&why),
+    })?;
     if took() >= WORTH_TELLING {
         told.step("become a member of etcd", Outcome::Done, took());
     }

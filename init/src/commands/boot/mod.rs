@@ -186,22 +186,17 @@ fn is_first_of(told: &mut Told, seed: &Seed, founder: &Founder) -> Result<(), St
 
 /// A control plane's part: it joins, if it has not; makes what a control plane has; and becomes a member of etcd's.
 fn control_plane(root: &Root, told: &mut Told, member: &mut Member, steps: &[Step]) -> Result<(), Stop> {
-    let founder = match member.token {
-        None => {
-            let founder = member.as_founder();
-            found(root, told, &founder, steps, None)?;
-            founder
-        }
+    match member.token {
+        None => found(root, told, &member.as_founder(), steps, None)?,
         Some(_) => {
             joining::act(root, told, member, steps)?;
             let founder = member.as_founder();
             let sight = founder::look(root, &founder);
             let rest = plan::plan(&founder, &sight, clock::unix()).map_err(|why| Stop::damaged(&why))?;
             found(root, told, &founder, &rest, None)?;
-            founder
         }
-    };
-    joining::etcd(root, told, &founder.node)
+    }
+    joining::etcd(root, told, member)
 }
 
 fn found(root: &Root, told: &mut Told, founder: &Founder, steps: &[Step], seed: Option<Seed>) -> Result<(), Stop> {

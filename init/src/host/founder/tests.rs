@@ -343,6 +343,41 @@ fn what_a_machine_that_was_ready_has_is_never_founded_anew() {
 }
 
 #[test]
+fn a_member_that_votes_does_not_start_without_etcds_data_either() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    let learner = crate::etcd::Membership::learner(7, "one", "https://192.0.2.10:2380", &[]);
+    std::fs::write(root.path(paths::ETCD_MEMBERSHIP), learner.text()).unwrap();
+    assert_eq!(planned(&root, NOW).unwrap(), [], "a learner has promised nothing");
+    std::fs::write(root.path(paths::ETCD_MEMBERSHIP), learner.promoted().text()).unwrap();
+    assert!(planned(&root, NOW).unwrap_err().to_string().starts_with(paths::ETCD_DATABASE));
+}
+
+#[test]
+fn a_machine_that_was_joining_founds_nothing() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    std::fs::remove_file(root.path(paths::FROZEN)).unwrap();
+    assert!(planned(&root, NOW).is_ok(), "a founding that was cut short goes on");
+    // A machine that joins has the record and the keys, and never had the tokens of a founding.
+    std::fs::remove_file(root.path(paths::FOUNDING_TOKENS)).unwrap();
+    let damaged = planned(&root, NOW).unwrap_err();
+    assert!(matches!(damaged, Damaged::Joining { .. }), "{damaged}");
+    assert!(damaged.fix().concat().contains("kubeboot.role=control-plane"), "{:?}", damaged.fix());
+}
+
+#[test]
+fn the_agent_leaves_etcds_database_alone() {
+    let (_folder, root) = machine();
+    found(&root, NOW);
+    etcd(&root, Some(4 * 4096), None);
+    let database = |step: &Step| matches!(step, Step::Remove { path, .. } if path == paths::ETCD_DATABASE);
+    assert!(planned(&root, NOW).unwrap().iter().any(database), "a boot removes what a power cut left");
+    assert!(!renew(&root, &founder()).unwrap().iter().any(database));
+    assert!(root.path(paths::ETCD_DATABASE).exists(), "etcd may be making it just now");
+}
+
+#[test]
 fn only_a_database_that_etcd_was_just_making_is_removed() {
     let (_folder, root) = machine();
     found(&root, NOW);

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::enrolment::channel::{Broken, Channel, Times};
 use super::enrolment::tls;
+use super::etcd::Word;
 use super::keys::{self, Ed25519};
 use super::root::Root;
 use super::{clock, discovery, files, random, systemd, wait};
@@ -222,6 +223,17 @@ impl Asker {
                 hosts => Ok(hosts),
             },
             _ => Err(Trouble::Several { clusters: found.words() }),
+        }
+    }
+
+    /// Asks every control plane once whether the machine is a node of the cluster.
+    pub fn is_node(self) -> Word {
+        match self.round() {
+            Ok(_) => Word::Yes,
+            Err(troubles) => {
+                let block = seeking::block(&troubles, &self.about());
+                if seeking::is_final(&troubles) { Word::No(block) } else { Word::Later(block.line()) }
+            }
         }
     }
 

@@ -74,8 +74,14 @@ mod tests {
 
     #[test]
     fn a_member_that_joins_finds_the_others_and_has_an_api_server_only_with_a_vote() {
-        let (settings, node) = (sample::settings(), sample::node());
+        let (mut settings, node) = (sample::settings(), sample::node());
+        settings.role = Some(crate::settings::Role::ControlPlane);
         let mut site = sample::site(&settings, &node);
+        let pods = |all: &[crate::kubernetes::Render]| {
+            all.iter().filter(|render| render.path.starts_with(crate::paths::MANIFESTS)).count()
+        };
+        assert_eq!(pods(&renders(&site)), 0, "no record, no etcd: it would begin a cluster of its own");
+        assert!(crate::kubernetes::later(&site).is_empty());
         let founder = Member {
             id: 1,
             name: "zero".into(),

@@ -22,12 +22,16 @@ pub const NAMES: [&str; 4] = [etcd::NAME, apiserver::NAME, controller_manager::N
 /// The manifests that boot renders: what the API server is made of. Beside a member of etcd's that has no vote yet there
 /// is no API server; when it has one, the agent renders these again.
 pub fn first(site: &Site<'_>) -> Vec<Render> {
+    let etcd = site.has_etcd().then(|| render(site, &etcd::pod(site)));
     let api_server = site.has_api_server().then(|| render(site, &apiserver::pod(site)));
-    std::iter::once(render(site, &etcd::pod(site))).chain(api_server).collect()
+    etcd.into_iter().chain(api_server).collect()
 }
 
 /// The manifests that the agent renders when the local API server is ready.
 pub fn later(site: &Site<'_>) -> Vec<Render> {
+    if !site.has_api_server() {
+        return Vec::new();
+    }
     vec![render(site, &controller_manager::pod(site)), render(site, &scheduler::pod())]
 }
 
