@@ -95,14 +95,28 @@ pub fn bar(api: &Api, now: Unix) -> Result<(), ApiError> {
         match changed {
             Err(error) if error.status() == Some(409) => conflict = Some(error),
             Err(error) => return Err(error),
-            Ok(_) if api.get_optional(&format!("{}/{}", removed::BINDINGS, removed::NAME))?.is_some() => return Ok(()),
-            Ok(_) => match api.post(removed::BINDINGS, &removed::binding()) {
-                Err(error) if error.status() != Some(409) => return Err(error),
-                _ => return Ok(()),
-            },
+            Ok(_) => return bind(api),
         }
     }
     conflict.map_or(Ok(()), Err)
+}
+
+/// Puts the policy in force, whatever somebody made of that. Who gets in the way does the same, or the next round mends it.
+fn bind(api: &Api) -> Result<(), ApiError> {
+    let path = format!("{}/{}", removed::BINDINGS, removed::NAME);
+    let bound = match api.get_optional(&path)? {
+        Some(binding) if removed::binds(&binding) => return Ok(()),
+        Some(binding) => {
+            let mut wanted = removed::binding();
+            wanted["metadata"]["resourceVersion"] = binding["metadata"]["resourceVersion"].clone();
+            api.put(&path, &wanted)
+        }
+        None => api.post(removed::BINDINGS, &removed::binding()),
+    };
+    match bound {
+        Err(error) if error.status() != Some(409) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// How often a change is tried that others get in the way of.
@@ -272,7 +286,7 @@ mod tests {
             (409, json!({})),
             (200, newer),
             (200, both()),
-            (200, json!({})),
+            (200, removed::binding()),
         ];
         let (address, server) = serve(&authority, script);
         bar(&client(&authority, &address), 1_800_000_000).unwrap();

@@ -273,22 +273,29 @@ impl Desk {
         let is_meant = |line: &OperatorLine| {
             line.fingerprint() == key.trim() || OperatorLine::parse(key).is_ok_and(|meant| meant.key == line.key)
         };
-        let found = self.operators().map_err(failed)?.into_iter().find(|(line, _)| is_meant(line));
-        let Some((line, _)) = found else {
+        let is_last = || {
+            let why = "it is the last: nobody could command the cluster from outside any more";
+            let fix = "add another first: kubeboot operator add; or, if that is what you want, --yes-remove-the-last. \
+                       Afterwards: kubeboot.operator= with another key on a control plane's kernel command line.";
+            Trouble::new(Exit::BadInput, what, why, fix)
+        };
+        let all = self.operators().map_err(failed)?;
+        let only = all.len() == 1;
+        let Some((line, _)) = all.into_iter().find(|(line, _)| is_meant(line)) else {
             let why = "there is no such operator";
             return Err(Trouble::new(Exit::Failure, what, why, "see who there is: kubeboot operator list").into());
         };
+        if only && !last {
+            return Err(is_last().into());
+        }
         self.people.set_operator(&line, false, &who.name, now).map_err(failed)?;
-        // Looked at afterwards, so that of two who remove each other's key at once at least one gives it back.
+        // Looked at afterwards too, so that of two who remove each other's key at once at least one gives it back.
         let left = self.operators().map_err(failed)?;
         if left.is_empty() && !last {
             self.people.set_operator(&line, true, &who.name, now).map_err(|why| {
                 failed(why).leaving(format!("{} is removed, and nobody is left.", line.fingerprint()))
             })?;
-            let why = "it is the last: nobody could command the cluster from outside any more";
-            let fix = "add another first: kubeboot operator add; or, if that is what you want, --yes-remove-the-last. \
-                       Afterwards: kubeboot.operator= on a control plane's kernel command line.";
-            return Err(Trouble::new(Exit::BadInput, what, why, fix).into());
+            return Err(is_last().into());
         }
         output::value(sink, &json!({"fingerprint": line.fingerprint(), "left": left.len()}))
     }

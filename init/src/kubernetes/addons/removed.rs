@@ -85,7 +85,20 @@ pub fn binding() -> Value {
 
 /// Whether a policy that is there refuses the same machines in the same way.
 pub fn says(found: &Value, wanted: &Value) -> bool {
-    ["/spec/validations", "/spec/matchConditions", "/spec/failurePolicy"]
+    // What an API server adds by default stands beside these.
+    let rules = "/spec/matchConstraints/resourceRules/0";
+    let whole = ["/spec/validations", "/spec/matchConditions", "/spec/failurePolicy"].map(str::to_owned);
+    let rule =
+        ["apiGroups", "apiVersions", "operations", "resources", "resourceNames"].map(|of| format!("{rules}/{of}"));
+    let others = ["namespaceSelector/matchLabels", "objectSelector/matchLabels", "excludeResourceRules"];
+    let others = others.map(|of| format!("/spec/matchConstraints/{of}"));
+    whole.iter().chain(&rule).chain(&others).all(|pointer| found.pointer(pointer) == wanted.pointer(pointer))
+}
+
+/// Whether a binding that is there puts the policy in force everywhere.
+pub fn binds(found: &Value) -> bool {
+    let wanted = binding();
+    ["/spec/policyName", "/spec/validationActions", "/spec/matchResources", "/spec/paramRef"]
         .iter()
         .all(|pointer| found.pointer(pointer) == wanted.pointer(pointer))
 }
@@ -124,6 +137,12 @@ mod tests {
         let mut found = policy.clone();
         found["spec"]["matchConstraints"]["matchPolicy"] = json!("Equivalent");
         assert!(says(&found, &policy));
+        let mut narrowed = policy.clone();
+        narrowed["spec"]["matchConstraints"]["resourceRules"][0]["resources"] = json!(["pods"]);
+        assert!(!says(&narrowed, &policy));
+        let mut audited = binding();
+        audited["spec"]["validationActions"] = json!(["Audit"]);
+        assert!(binds(&binding()) && !binds(&audited));
         assert!(!says(&found, &super::policy(&["kubeboot:node:00".to_owned()])));
     }
 }
