@@ -257,7 +257,7 @@ fn a_node_is_removed(desk: &Desk, kubectl: &Kubectl, ann: &Path) -> Result<()> {
 /// Neither arguments of processes nor the journal nor files that everybody may read hold a token, and none a private key.
 /// And no core dump is written, which would have them all.
 fn no_secret_stays(kubectl: &Kubectl, node: &str, tokens: &Tokens) -> Result<()> {
-    // Where nothing else is installed for it, systemd has the kernel throw them away (core(5)).
+    // units/sysctl.d has the kernel throw them away.
     let dumps = workload::on(kubectl, Some(node), &["cat", "/proc/sys/kernel/core_pattern"])?;
     ensure!(dumps.trim() == "|/bin/false", "{node} gives core dumps to: {dumps}");
     let journal = workload::on(kubectl, Some(node), &["journalctl", "--boot", "--no-pager", "--output=cat"])?;
