@@ -38,6 +38,7 @@ pub const CHECKS: &[Check] = &[
     check("systemd understands the unit files", units::understood),
     check("Fuzzing the parsers of outside input finds nothing", fuzzed),
     check("The Go code's own tests pass", go_tests),
+    check("OpenSSH's agent signs for operators", with_a_real_agent),
     Check {
         name: "Machines join behind a real etcd and a real API server",
         programs: true,
@@ -125,6 +126,11 @@ fn behind_a_real_api_server() -> Result<Count> {
     };
     let (etcd, server) = (program("etcd")?, program("kube-apiserver")?);
     ignored(&["--lib", "::real::"], &[("ETCD", &etcd), ("KUBE_APISERVER", &server)])
+}
+
+fn with_a_real_agent() -> Result<Count> {
+    host::host_packages(&["openssh-client"])?;
+    ignored(&["--lib", "a_real_agent"], &[])
 }
 
 fn many_seeds() -> Result<Count> {

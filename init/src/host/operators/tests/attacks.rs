@@ -222,7 +222,7 @@ fn an_agent_signs_for_a_key_that_no_file_has_and_others_are_passed_over() {
     assert!(trouble.exit == 2 && trouble.why[0].contains("SSH_AUTH_SOCK is not set"), "{trouble:?}");
 }
 
-/// `cargo test -p kubeboot --lib a_real_agent -- --ignored`
+/// Made by `qemu-tests/run`, which installs what it needs.
 #[test]
 #[ignore = "needs OpenSSH's ssh-agent, ssh-add and ssh-keygen"]
 fn a_real_agent_signs_with_keys_of_every_kind_that_it_can_have_without_a_token() {
