@@ -60,8 +60,9 @@ pub fn name() -> ServerName<'static> {
     ServerName::try_from("kubeboot").expect("a DNS name")
 }
 
-/// The one crypto provider, with the key exchange that a later quantum computer does not open first.
-fn provider() -> Arc<CryptoProvider> {
+/// The one crypto provider, with the key exchange that a later quantum computer does not open first: grants and the mesh's
+/// streams carry keys.
+pub fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider.kx_groups = vec![kx_group::X25519MLKEM768, kx_group::X25519];
     Arc::new(provider)

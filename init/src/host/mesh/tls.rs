@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::aws_lc_rs::{self, kx_group, sign};
+use rustls::crypto::aws_lc_rs::sign;
 use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -17,6 +17,7 @@ use rustls::{
     SignatureScheme, version,
 };
 
+use crate::host::enrolment::tls::provider;
 use crate::mesh::NodeId;
 
 /// What both sides say that they speak (ALPN, RFC 7301).
@@ -82,14 +83,6 @@ pub fn peer(connection: &Connection) -> Option<NodeId> {
 
 fn node_key(info: &[u8]) -> Option<[u8; 32]> {
     info.strip_prefix(&ED25519)?.try_into().ok()
-}
-
-/// The one crypto provider, with the key exchange that a later quantum computer does not open first: a stream carries the
-/// mesh key.
-fn provider() -> Arc<CryptoProvider> {
-    let mut provider = aws_lc_rs::default_provider();
-    provider.kx_groups = vec![kx_group::X25519MLKEM768, kx_group::X25519];
-    Arc::new(provider)
 }
 
 /// Takes every Ed25519 key whose owner signs the handshake.
