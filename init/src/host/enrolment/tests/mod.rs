@@ -276,7 +276,7 @@ fn of_many_machines_at_once_as_many_join_as_the_token_admits() {
 }
 
 /// Ends TLS on both sides and passes every byte of what is inside on, both ways.
-fn man_in_the_middle(server: SocketAddr) -> SocketAddr {
+pub(crate) fn man_in_the_middle(server: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {

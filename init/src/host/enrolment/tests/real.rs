@@ -22,7 +22,7 @@ const ETCD: &str = "http://127.0.0.1:16379";
 pub(crate) const SEED: [u8; SECRET] = [5; SECRET];
 
 /// A process that goes with the test.
-pub(crate) struct Process(Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {

@@ -7,6 +7,8 @@ use super::*;
 use crate::enrolment::message::{Message, Operator as Proof, Refusal, most};
 use crate::enrolment::operator::{Event, Operator, Step};
 use crate::host::enrolment::channel::{Broken, Channel};
+use crate::host::enrolment::tests::man_in_the_middle;
+use crate::host::enrolment::tests::real::Process;
 use crate::host::enrolment::tls;
 use crate::operators::frame::{self, Frame};
 use crate::operators::key_file::FileKey;
@@ -92,24 +94,6 @@ fn another_cluster_gets_no_signature_and_a_known_address_is_not_taken_over() {
     assert!(trouble.exit == 7 && trouble.why[0].starts_with("WARNING"), "{trouble:?}");
     let named = Remote { cluster: Some("0".repeat(32)), ..meant };
     assert!(named.open().err().unwrap().why[0].contains("not of 000"));
-}
-
-/// Ends TLS on both sides and passes every byte of what is inside on, both ways.
-fn man_in_the_middle(server: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        let (socket, _) = listener.accept().unwrap();
-        let mut victim = Channel::accept(socket, tls::server().unwrap(), Times::default()).unwrap();
-        let mut real = connect(&server);
-        while let Ok(message) = victim.receive(most::ASK) {
-            real.send(&message).unwrap();
-            let Ok(answer) = real.receive(most::GRANT) else { break };
-            victim.send(&answer).unwrap();
-        }
-        victim.close();
-    });
-    address
 }
 
 #[test]
@@ -231,7 +215,8 @@ fn a_real_agent_signs_with_keys_of_every_kind_that_it_can_have_without_a_token()
     let world = World::new();
     let (socket, folder) = (world.folder.path().join("agent"), world.folder.path());
     let mut agent = Command::new("ssh-agent");
-    let mut agent = agent.arg("-D").arg("-a").arg(&socket).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let agent = agent.arg("-D").arg("-a").arg(&socket).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let _ends_with_the_test = Process(agent);
     let there = || socket.exists().then_some(()).ok_or("no socket".to_owned());
     wait::until("ssh-agent", LIMIT, Duration::from_millis(5), there).unwrap();
     for kind in ["ed25519", "ecdsa -b 256", "ecdsa -b 384"] {
@@ -246,8 +231,6 @@ fn a_real_agent_signs_with_keys_of_every_kind_that_it_can_have_without_a_token()
         let opened = Remote { keys, ..world.remote(ADA) }.open();
         assert!(opened.is_ok(), "{kind}: {:?}", opened.err());
     }
-    agent.kill().unwrap();
-    agent.wait().unwrap();
 }
 
 #[test]
