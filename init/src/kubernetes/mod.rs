@@ -94,15 +94,13 @@ pub fn renders(site: &Site<'_>) -> Vec<Render> {
     renders.extend(network::renders(site));
     renders.extend(firewall::renders(site));
     renders.extend(kubelet::renders(site));
-    if site.is_control_plane() {
-        renders.extend(static_pods::first(site));
-    }
+    renders.extend(static_pods::first(site));
     renders
 }
 
 /// What the agent renders once the API server answers.
 pub fn later(site: &Site<'_>) -> Vec<Render> {
-    if site.has_api_server() { static_pods::later(site) } else { Vec::new() }
+    static_pods::later(site)
 }
 
 /// The container runtime's part of [`renders`], which needs no certificate.
