@@ -52,7 +52,7 @@ pub fn client_url(address: IpAddr) -> String {
 /// The members that are asked: those beside the API servers that this machine knows of, but for its own.
 pub fn others(root: &Root, own: IpAddr) -> Vec<String> {
     let bytes = files::read_optional(&root.path(paths::ENDPOINTS)).ok().flatten().unwrap_or_default();
-    // A record that can't be read names nobody; the next answer of a control plane replaces it.
+    // A record that can't be read names nobody.
     let servers = Endpoints::parse(&bytes).map(|record| record.servers).unwrap_or_default();
     servers.iter().map(|server| server.ip()).filter(|address| *address != own).map(client_url).collect()
 }
