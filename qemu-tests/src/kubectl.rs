@@ -138,11 +138,24 @@ impl Kubectl {
     /// # Errors
     /// kubectl can't be started.
     pub fn forward(&self, pod: &str, port: u16) -> Result<Forward> {
-        let local = free_port()?;
-        let mut command = self.command(&["port-forward", "--request-timeout=0", pod, &format!("{local}:{port}")]);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let child = child.context("can't start kubectl port-forward")?;
-        Ok(Forward { child, namespace: self.namespace.clone(), port: local })
+        self.listen(|local| vec!["port-forward".into(), pod.into(), format!("{local}:{port}")])
+    }
+
+    /// Offers the API server without TLS and with the kubeconfig's identity on a port of the host, until the result is
+    /// dropped: a program that asks often pays for no start of kubectl then.
+    ///
+    /// # Errors
+    /// kubectl can't be started.
+    pub fn proxy(&self) -> Result<Forward> {
+        self.listen(|local| vec!["proxy".into(), format!("--port={local}")])
+    }
+
+    fn listen(&self, arguments: impl Fn(u16) -> Vec<String>) -> Result<Forward> {
+        let port = free_port()?;
+        let mut command = self.command(&["--request-timeout=0"]);
+        command.args(arguments(port)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().context("can't start kubectl")?;
+        Ok(Forward { child, namespace: self.namespace.clone(), port })
     }
 }
 
@@ -167,6 +180,20 @@ impl Forward {
             let mut curl = within(self.namespace.as_deref(), "curl");
             Look::from_result(command::output(curl.args(["-sS", "--noproxy", "*", "-m", "20", &url]), "fetch a page"))
         })
+    }
+}
+
+impl Forward {
+    /// Creates an object once, and waits for the answer as long as `limit`.
+    ///
+    /// # Errors
+    /// No answer, or a refusal; the message says which.
+    pub fn create(&self, path: &str, object: &Value, limit: Duration) -> Result<()> {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let mut curl = within(self.namespace.as_deref(), "curl");
+        curl.args(["-sS", "--noproxy", "*", "-f", "-o", "/dev/null", "-H", "Content-Type: application/json"]);
+        curl.args(["-m", &limit.as_secs_f32().to_string(), "-d", &object.to_string(), &url]);
+        command::output(&mut curl, "create an object").map(drop)
     }
 }
 

@@ -66,6 +66,14 @@ impl Network {
         Ok(tap)
     }
 
+    /// Takes machine `number` off the bridge: nothing reaches it, and it notices nothing.
+    ///
+    /// # Errors
+    /// `ip` refuses: most likely the machine was never started.
+    pub fn cut(&self, number: u8) -> Result<()> {
+        self.ip(&["link", "set", &format!("tap{number}"), "nomaster"])
+    }
+
     fn ip(&self, arguments: &[&str]) -> Result<()> {
         let inside = ["netns", "exec", &self.namespace, "ip"];
         ip(&[&inside, arguments].concat())

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kubeboot::token::Joiner;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::join::{FOUNDER, Tokens, WORKER, await_node, founder_of, joiner_of, worker_of};
 use super::{founder, workload};
-use crate::kubectl::Kubectl;
+use crate::kubectl::{Forward, Kubectl};
 use crate::machine::network::Network;
 use crate::machine::{Machine, Spec, Volume};
 use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, stop};
@@ -64,8 +64,12 @@ fn three_control_planes(stage: &mut Stage) -> Result<()> {
     agents_stay_small(&founded.kubectl)?;
     // Each control plane gives its own operators certificates; the cluster's authority is one.
     let kubectl = stage.granted(&*second)?;
+    let others = [&kubectl, &stage.granted(&*third)?].map(Kubectl::proxy);
+    let others = others.into_iter().collect::<Result<Vec<_>>>()?;
+    others.iter().try_for_each(|other| written("while all live", other, LIMIT))?;
+    [WORKER, OTHER].iter().try_for_each(|node| watch_the_balancer(&kubectl, node))?;
     founded.machine.cut_power()?;
-    let mut replaced = outlives(&kubectl)
+    let mut replaced = outlives(&kubectl, &others)
         .and_then(|()| replace_the_founder(stage, &kubectl, &images))
         .inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
     worker.cut_power()?;
@@ -178,13 +182,59 @@ fn await_members(kubectl: &Kubectl) -> Result<()> {
     Ok(())
 }
 
-/// With the founder's power cut: what is written is kept, and the worker, which was told of the founder alone, goes on.
-fn outlives(kubectl: &Kubectl) -> Result<()> {
+/// In what time an API server should answer again to every node, after another one's power was cut.
+const TARGET: Duration = Duration::from_secs(5);
+/// What a node's watch over its balancer writes, on the node.
+const WATCH: &str = "/run/balancer-watch";
+
+/// Has a pod on a node ask for the API server's readiness through the node's balancer, with a connection of its own each
+/// time, and note when it was answered.
+fn watch_the_balancer(kubectl: &Kubectl, node: &str) -> Result<()> {
+    let ask = "wget -q -T 2 --no-check-certificate -O /dev/null https://127.0.0.1:7445/readyz";
+    let note = "read -r now rest </proc/uptime && echo \"$now\"";
+    let script =
+        format!("for i in $(seq 600); do {ask} && {note}; usleep 200000; done >/host{WATCH} 2>/host{WATCH}.errors &");
+    // The pod that commands on the node go through is on the node's network, too.
+    workload::on(kubectl, Some(node), &["true"])?;
+    kubectl.exec(&format!("node-{node}"), &["sh", "-c", &script])?;
+    until("the API server to answer through the balancer", LIMIT, PAUSE, || {
+        match workload::on(kubectl, Some(node), &["cat", WATCH]) {
+            Ok(seen) if seen.lines().count() > 2 => Look::Holds(()),
+            Ok(seen) => Look::NotYet(seen),
+            Err(error) => Look::NotYet(format!("{error:#}")),
+        }
+    })
+}
+
+/// The longest time between two answers that a node's watch noted.
+fn longest_silence(kubectl: &Kubectl, node: &str) -> Result<Duration> {
+    let seen = workload::on(kubectl, Some(node), &["cat", WATCH])?;
+    let times = seen.lines().map(|line| line.parse::<f64>()).collect::<Result<Vec<_>, _>>();
+    let times = times.with_context(|| format!("the watch on {node} noted: {seen}"))?;
+    let silence = times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+    Ok(Duration::from_secs_f64(silence))
+}
+
+/// A write through an API server succeeds, at the latest within `limit`.
+fn written(when: &str, server: &Forward, limit: Duration) -> Result<()> {
+    let object = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "generateName": "written-" } });
+    // One that was begun while etcd had no leader is lost with its answer after 7 s; another gets through before.
+    until(&format!("a write through another API server {when}"), limit, Duration::from_millis(100), || {
+        let path = "/api/v1/namespaces/default/configmaps";
+        Look::from_result(server.create(path, &object, Duration::from_secs(1)))
+    })
+}
+
+/// With the founder's power cut: the other two serve, and the workers, which were told of the founder alone, go on.
+fn outlives(kubectl: &Kubectl, others: &[Forward]) -> Result<()> {
     let start = Instant::now();
-    until("a write through another API server", LIMIT, Duration::from_millis(200), || {
-        Look::from_result(kubectl.run(&["create", "configmap", "written-without-the-founder"]).map(drop))
+    let first = std::thread::scope(|scope| {
+        let writes = others
+            .iter()
+            .map(|other| scope.spawn(move || written("without the founder", other, LIMIT).map(|()| start.elapsed())));
+        let writes: Vec<_> = writes.collect();
+        writes.into_iter().map(|write| write.join().expect("no panic")).collect::<Result<Vec<_>>>()
     })?;
-    println!("       first write {:.1} s after the founder's power was cut", start.elapsed().as_secs_f64());
     let lease = || -> Result<String> {
         let lease: Value = kubectl.get(&["lease", "--namespace=kube-node-lease", WORKER])?;
         Ok(lease["spec"]["renewTime"].as_str().unwrap_or_default().to_owned())
@@ -200,5 +250,18 @@ fn outlives(kubectl: &Kubectl) -> Result<()> {
         let known: Value = serde_json::from_str(&view).unwrap_or_default();
         let servers = known["servers"].as_array().map_or(0, Vec::len);
         if servers >= 2 { Look::Holds(()) } else { Look::NotYet(view) }
-    })
+    })?;
+    let silences = [WORKER, OTHER].map(|node| longest_silence(kubectl, node));
+    let silences = silences.into_iter().collect::<Result<Vec<_>>>()?;
+    let seconds = |times: &[Duration]| {
+        times.iter().map(|time| format!("{:.1}", time.as_secs_f64())).collect::<Vec<_>>().join(" and ")
+    };
+    println!(
+        "       without the founder: first writes at {SECOND} and {THIRD} after {} s; silence at the workers' balancers of {} s \
+         (target {} s)",
+        seconds(&first),
+        seconds(&silences),
+        TARGET.as_secs()
+    );
+    Ok(())
 }

@@ -1,5 +1,7 @@
 //! Machines that are told nothing of each other but a token, on one network.
 
+use std::time::Instant;
+
 use anyhow::{Result, ensure};
 use kubeboot::discovery::{GROUP_IPV4, PORT};
 use kubeboot::timeline::What;
@@ -8,19 +10,24 @@ use kubeboot::token::Joiner;
 use super::founder;
 use super::join::{Tokens, WORKER, await_node, founder_named, founder_of, joiner_of};
 use crate::machine::network::Network;
-use crate::machine::{Machine, Spec, report};
-use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, says, stop};
+use crate::machine::{Machine, Spec, Volume, report};
+use crate::scenario::{Founded, Needs, ONE, Scenario, Stage, TO_READY, says, stop};
 
 /// The scenarios of this file.
 pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "A worker finds its cluster on the local network, and a second founder with the same seed refuses",
-    needs: Needs { machines: 3, ..ONE },
+    name: "A worker finds its cluster on the local network, of two clusters with one seed it chooses none",
+    needs: Needs { machines: 5, ..ONE },
     long: false,
     run: found_and_refused,
 }];
 
 /// The second founder's name.
 const TWIN: &str = "twin";
+/// A founder that is switched on with the first one, and hears nobody.
+const RIVAL: &str = "rival";
+const RIVALS_PLACE: u8 = 3;
+/// A worker that is switched on when there are two clusters.
+const LATE: &str = "late";
 /// What a unit that has ended writes to the console, for no line of kubeboot's own has its exit code.
 const ENDED: &str = "kubeboot.service has ended with ";
 
@@ -33,6 +40,8 @@ fn found_and_refused(stage: &mut Stage) -> Result<()> {
     let mut worker = stage.start(spec)?;
     let place = format!("on the local network of {} (multicast to {GROUP_IPV4}", Network::address(1));
     worker.console().wait_for_text(&place, TO_READY)?;
+    let mut rival = stage.start(founder_named(stage, RIVAL, RIVALS_PLACE, &tokens, &images)?)?;
+    stage.network.cut(RIVALS_PLACE)?;
     let spec = founder_of(stage, &tokens, &images)?;
     let machine = stage.start(spec)?;
     let mut founded = stage.ready(machine)?;
@@ -43,8 +52,46 @@ fn found_and_refused(stage: &mut Stage) -> Result<()> {
     let mut twin = stage.start(spec)?;
     refuses(&*twin, &founded.cluster)?;
     twin.cut_power()?;
+    two_clusters_are_told_and_none_is_chosen(stage, &founded, &*rival, &tokens, &images)
+        .inspect_err(|_| founded.kubectl.describe(&log))?;
+    rival.cut_power()?;
     stop(&mut *worker)?;
     stop(&mut *founded.machine)
+}
+
+/// Two founders could not hear each other, and each has founded a cluster from the seed. When they can, both say so; and a
+/// machine that comes to join goes to neither.
+fn two_clusters_are_told_and_none_is_chosen(
+    stage: &mut Stage,
+    founded: &Founded,
+    rival: &dyn Machine,
+    tokens: &Tokens,
+    images: &Volume,
+) -> Result<()> {
+    let other = report::wait_for(rival.report(), "the other cluster", TO_READY, |what| match what {
+        What::Ready { cluster, .. } => Some(cluster.clone()),
+        _ => None,
+    })?;
+    ensure!(other != founded.cluster, "both founders have one cluster, {other}");
+    stage.network.tap(RIVALS_PLACE)?;
+    let healed = Instant::now();
+    for (machine, own, other) in [(&*founded.machine, &founded.cluster, &other), (rival, &other, &founded.cluster)] {
+        let told = format!("two clusters were founded from one seed: this one, {own}, and cluster {other} at ");
+        machine.console().wait_for_text(&told, TO_READY)?;
+    }
+    println!("       both founders said so {:.0} s after they could hear each other", healed.elapsed().as_secs_f64());
+    let mut spec = joiner_of(stage, Joiner::Worker, LATE, 4, tokens, images)?;
+    spec.words.retain(|word| !word.starts_with("kubeboot.join="));
+    let mut late = stage.start(spec)?;
+    let console = late.console();
+    console.wait_for_text("several clusters answer to this token", TO_READY)?;
+    for cluster in [&founded.cluster, &other] {
+        console.wait_for_text(&format!("cluster {cluster} at "), TO_READY)?;
+    }
+    console.wait_for_text("kubeboot.join=HOST", TO_READY)?;
+    let nodes = founded.kubectl.run(&["get", "nodes", "-o", "name"])?;
+    ensure!(!nodes.contains(LATE), "{LATE} has chosen one of two clusters: {nodes}");
+    late.cut_power()
 }
 
 fn tells_its_end(spec: &mut Spec) {

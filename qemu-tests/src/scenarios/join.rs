@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kubeboot::enrolment::PORT;
 use kubeboot::paths;
 use kubeboot::token::{Joiner, Seed};
 use serde_json::{Value, json};
 
-use super::{founder, workload};
+use super::{attacks, founder, workload};
 use crate::kubectl::Kubectl;
 use crate::machine::network::Network;
 use crate::machine::{Machine, Spec, Volume};
@@ -51,6 +50,8 @@ fn a_worker_joins(stage: &mut Stage) -> Result<()> {
             start.elapsed().as_secs_f64()
         );
         use_both(kubectl)?;
+        attacks::from_pods(kubectl, &tokens)?;
+        attacks::by_requests(kubectl)?;
         tokens_are_made_and_revoked(kubectl)
     });
     used.inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
@@ -187,7 +188,7 @@ fn use_both(kubectl: &Kubectl) -> Result<()> {
     let expected = format!("{}:6443", Network::address(0));
     let server = &view["servers"][0];
     ensure!(server["address"] == expected.as_str() && server["health"] == "healthy", "the balancer thinks: {view}");
-    pods_are_kept_from_enrolment(kubectl)
+    Ok(())
 }
 
 /// On the control plane: a token is made, listed by kubeboot and kubectl without its secret, and revoked.
@@ -244,37 +245,6 @@ fn certificates_are_renewed_in_time(kubectl: &Kubectl) -> Result<()> {
     Ok(())
 }
 
-/// Pods of both kinds, on both machines, ask for the port of enrolment; the rules that drop this count it. The worker,
-/// which is no pod, joined through the same port.
-fn pods_are_kept_from_enrolment(kubectl: &Kubectl) -> Result<()> {
-    let founder = Network::address(0).to_string();
-    for (node, of_pods) in [(FOUNDER, "input"), (WORKER, "forward")] {
-        let rules = || workload::on(kubectl, Some(node), &["nft", "list", "table", "inet", "kubeboot"]);
-        for (pod, chain) in [(format!("client-{node}"), of_pods), (format!("node-{node}"), "output")] {
-            let before = dropped(&rules()?, chain);
-            // With the pod's own network, and with the host's. Whether nc calls it a failure is its own affair.
-            let said = kubectl.exec(&pod, &["nc", "-w", "3", &founder, &PORT.to_string()]);
-            let said = said.unwrap_or_else(|error| error.to_string());
-            let after = rules()?;
-            ensure!(
-                dropped(&after, chain) > before,
-                "{pod} asked for {founder}:{PORT} ({said}), and no rule of {node}'s chain {chain} dropped it:\n{after}"
-            );
-        }
-    }
-    Ok(())
-}
-
-/// How many packets the rules of a chain have dropped, by what nft lists.
-fn dropped(rules: &str, chain: &str) -> u64 {
-    let head = format!("chain {chain} {{");
-    // A rule has braces of its own; only the chain's end stands alone on its line.
-    let rules = rules.lines().skip_while(|line| line.trim() != head).take_while(|line| line.trim() != "}");
-    let counted =
-        rules.filter_map(|rule| rule.split_once("counter packets ")?.1.split_whitespace().next()?.parse::<u64>().ok());
-    counted.sum()
-}
-
 /// On each node a web server with its Service, and a client.
 fn pods() -> String {
     let serve = ["httpd", "-f", "-p", "80", "-h", "/www"];
@@ -304,17 +274,4 @@ fn pods() -> String {
         .flat_map(|node| [service(node), pod("web", node, &serve), pod("client", node, &wait)])
         .collect();
     json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packets_are_counted_for_each_chain_alone() {
-        let rules = "table inet kubeboot {\n\tchain input {\n\t\ttype filter hook input priority -10; policy accept;\n\t\tth { 6, 17 } \
-                     counter packets 2 bytes 120 drop\n\t\tb counter packets 3 bytes 9 drop\n\t}\n\tchain output {\n\t\tc \
-                     counter packets 7 bytes 1 drop\n\t}\n}\n";
-        assert_eq!((dropped(rules, "input"), dropped(rules, "output"), dropped(rules, "forward")), (5, 7, 0));
-    }
 }

@@ -2,6 +2,7 @@
 
 use crate::scenario::Scenario;
 
+mod attacks;
 mod bad_input;
 mod control_planes;
 mod damage;

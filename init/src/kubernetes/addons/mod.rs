@@ -4,6 +4,7 @@ pub mod coredns;
 pub mod inventory;
 pub mod rbac;
 pub mod removed;
+pub mod requests;
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ pub const NAMES: [&str; 1] = [coredns::NAME];
 /// A named set of objects.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AddOn {
-    /// Its name: what the setting `addons` has, or [`rbac::NAME`].
+    /// Its name: what the setting `addons` has, [`rbac::NAME`] or [`requests::NAME`].
     pub name: &'static str,
     /// Its objects, in the order in which they are applied.
     pub objects: Vec<Value>,
@@ -32,9 +33,12 @@ pub struct Seen {
     pub nodes: usize,
 }
 
-/// What is to be applied: the permissions that kubeboot itself needs, then the add-ons of the settings in their order.
+/// What is to be applied: what every cluster of kubeboot's has, then the add-ons of the settings in their order.
 pub fn wanted(settings: &Settings, seen: &Seen) -> Vec<AddOn> {
-    let mut addons = vec![AddOn { name: rbac::NAME, objects: rbac::objects() }];
+    let mut addons = vec![
+        AddOn { name: rbac::NAME, objects: rbac::objects() },
+        AddOn { name: requests::NAME, objects: requests::objects() },
+    ];
     for name in &settings.addons {
         if name == coredns::NAME {
             addons.push(AddOn { name: coredns::NAME, objects: coredns::objects(settings, seen) });

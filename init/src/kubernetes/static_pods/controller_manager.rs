@@ -48,15 +48,12 @@ fn flags(site: &Site<'_>) -> Vec<(&'static str, String)> {
         ("client-ca-file", pki("ca.crt")),
         ("cluster-cidr", cluster.pod_cidr.to_string()),
         ("cluster-name", "kubernetes".to_owned()),
-        // A signer each: what kubelets serve with has an authority of its own.
+        // For users alone: nodes' certificates come from kubeboot, and without an authority no one can have a kubelet's
+        // signed here, whoever approves it.
         ("cluster-signing-duration", format!("{}h", 7 * DAY / 3600)),
         ("cluster-signing-kube-apiserver-client-cert-file", pki("ca.crt")),
         ("cluster-signing-kube-apiserver-client-key-file", pki("ca.key")),
-        ("cluster-signing-kubelet-client-cert-file", pki("ca.crt")),
-        ("cluster-signing-kubelet-client-key-file", pki("ca.key")),
-        ("cluster-signing-kubelet-serving-cert-file", pki("kubelet-serving-ca.crt")),
-        ("cluster-signing-kubelet-serving-key-file", pki("kubelet-serving-ca.key")),
-        // Its approver checks no names. Nobody approves: nodes' certificates are renewed by kubeboot.
+        // It would approve requests for kubelets' certificates without a look at the names in them.
         ("controllers", "*,-certificatesigningrequest-approving-controller".to_owned()),
         ("flex-volume-plugin-dir", VOLUME_PLUGINS.to_owned()),
         // Each of its fifty controllers asks for a ServiceAccount and a token before the first one starts; at the

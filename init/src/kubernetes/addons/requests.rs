@@ -1,0 +1,49 @@
+//! Refuses certificate requests by which a machine could become another, or be taken for one.
+//!
+//! Nodes get their certificates from kubeboot, in return for their node keys. So nobody needs a request for a kubelet's
+//! certificate, and no node any request at all. The controller-manager has no authority for the first kind; this refuses
+//! both at creation, so that none waits for somebody to approve it, and the audit log names who asked.
+
+use serde_json::{Value, json};
+
+/// The policy's, its binding's and the set's name.
+pub const NAME: &str = "kubeboot-certificate-requests";
+const VERSION: &str = "admissionregistration.k8s.io/v1";
+
+/// The policy, and what puts it in force.
+pub fn objects() -> Vec<Value> {
+    let policy = json!({
+        "apiVersion": VERSION,
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": NAME},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": ["certificates.k8s.io"],
+                "apiVersions": ["*"],
+                "operations": ["CREATE"],
+                "resources": ["certificatesigningrequests"],
+            }]},
+            "validations": [
+                {
+                    "expression": "!has(request.userInfo.groups) || !('system:nodes' in request.userInfo.groups)",
+                    "message": "a node gets its certificates from kubeboot, in return for its node key, and by no request",
+                    "reason": "Forbidden",
+                },
+                {
+                    "expression": "!(object.spec.signerName in ['kubernetes.io/kube-apiserver-client-kubelet', \
+                                   'kubernetes.io/kubelet-serving'])",
+                    "message": "kubelets' certificates are issued by kubeboot alone; nothing signs such a request",
+                    "reason": "Forbidden",
+                },
+            ],
+        },
+    });
+    let binding = json!({
+        "apiVersion": VERSION,
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": NAME},
+        "spec": {"policyName": NAME, "validationActions": ["Deny"]},
+    });
+    vec![policy, binding]
+}

@@ -1,0 +1,231 @@
+//! Attacks that need pods and a worker: they share the cluster of [`super::join`].
+
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use kubeboot::enrolment::PORT;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+use serde_json::{Value, json};
+
+use super::join::{FOUNDER, Tokens, WORKER};
+use super::workload;
+use crate::kubectl::Kubectl;
+use crate::machine::network::Network;
+use crate::wait::{Look, until};
+
+const LIMIT: Duration = Duration::from_secs(180);
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Pods that have read the kernel command line and found a token there.
+///
+/// # Errors
+/// One of them gets somewhere.
+pub(super) fn from_pods(kubectl: &Kubectl, tokens: &Tokens) -> Result<()> {
+    pods_are_kept_from_enrolment(kubectl)?;
+    no_token_is_a_credential_of_kubernetes(kubectl, tokens)
+}
+
+/// Pods of both kinds, on both machines, ask for the port of enrolment; the rules that drop this count it. The worker,
+/// which is no pod, joined through the same port.
+fn pods_are_kept_from_enrolment(kubectl: &Kubectl) -> Result<()> {
+    let founder = Network::address(0);
+    for (node, of_pods) in [(FOUNDER, "input"), (WORKER, "forward")] {
+        is_dropped(kubectl, node, &format!("client-{node}"), of_pods, &founder)?;
+        is_dropped(kubectl, node, &format!("node-{node}"), "output", &founder)?;
+        // The pods' network has IPv4 addresses here; but every interface has a link-local address of IPv6, too.
+        let bridge = link_local(&workload::on(kubectl, Some(node), &INTERFACES)?, |name| name == "cni0")?;
+        let pod = link_local(&kubectl.exec(&format!("client-{node}"), &INTERFACES)?, |name| name != "lo")?;
+        is_dropped(kubectl, node, &format!("client-{node}"), "input", &format!("{}%{}", bridge.0, pod.1))?;
+        let other = if node == FOUNDER { WORKER } else { FOUNDER };
+        let network = |name: &str| name.starts_with('e') || name.starts_with("vec");
+        let there = link_local(&workload::on(kubectl, Some(other), &INTERFACES)?, network)?;
+        let here = link_local(&workload::on(kubectl, Some(node), &INTERFACES)?, network)?;
+        is_dropped(kubectl, node, &format!("node-{node}"), "output", &format!("{}%{}", there.0, here.1))?;
+    }
+    Ok(())
+}
+
+const INTERFACES: [&str; 2] = ["cat", "/proc/net/if_inet6"];
+
+/// The link-local address of an interface, and its name.
+fn link_local(interfaces: &str, wanted: impl Fn(&str) -> bool) -> Result<(Ipv6Addr, String)> {
+    let of = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = u128::from_str_radix(words.next()?, 16).ok().map(Ipv6Addr::from)?;
+        let name = words.next_back()?;
+        (address.is_unicast_link_local() && wanted(name)).then(|| (address, name.to_owned()))
+    };
+    interfaces.lines().find_map(of).with_context(|| format!("no link-local address in:\n{interfaces}"))
+}
+
+/// A pod on a node asks an address for the port of enrolment, and a rule of this chain there drops it.
+fn is_dropped(kubectl: &Kubectl, node: &str, pod: &str, chain: &str, address: &str) -> Result<()> {
+    let rules = || workload::on(kubectl, Some(node), &["nft", "list", "table", "inet", "kubeboot"]);
+    let before = dropped(&rules()?, chain);
+    // Whether nc calls it a failure is its own affair.
+    let said = kubectl.exec(pod, &["nc", "-w", "3", address, &PORT.to_string()]);
+    let said = said.unwrap_or_else(|error| error.to_string());
+    let after = rules()?;
+    ensure!(
+        dropped(&after, chain) > before,
+        "{pod} asked {address} for port {PORT} ({said}), and no rule of {node}'s chain {chain} dropped it:\n{after}"
+    );
+    Ok(())
+}
+
+/// How many packets the rules of a chain have dropped, by what nft lists.
+fn dropped(rules: &str, chain: &str) -> u64 {
+    let head = format!("chain {chain} {{");
+    // A rule has braces of its own; only the chain's end stands alone on its line.
+    let rules = rules.lines().skip_while(|line| line.trim() != head).take_while(|line| line.trim() != "}");
+    let counted =
+        rules.filter_map(|rule| rule.split_once("counter packets ")?.1.split_whitespace().next()?.parse::<u64>().ok());
+    counted.sum()
+}
+
+/// The API server takes no token for anybody, from neither machine's pods.
+fn no_token_is_a_credential_of_kubernetes(kubectl: &Kubectl, tokens: &Tokens) -> Result<()> {
+    let url = format!("https://{}:6443/api/v1/namespaces/kube-system/secrets", Network::address(0));
+    for (node, pod) in [FOUNDER, WORKER].iter().flat_map(|node| [(node, "client"), (node, "node")]) {
+        for token in tokens.secrets() {
+            let header = format!("Authorization: Bearer {token}");
+            let ask = ["wget", "-q", "-T", "20", "--no-check-certificate", "--header", &header, "-O", "-", &url];
+            let said = kubectl.exec(&format!("{pod}-{node}"), &ask);
+            let refused = said.as_ref().is_err_and(|error| format!("{error:#}").contains("401"));
+            ensure!(refused, "{pod}-{node} asked {url} with a token, and was answered: {said:?}");
+        }
+    }
+    Ok(())
+}
+
+/// A worker that was taken over, with its kubelet's credentials, asks Kubernetes for certificates of others'.
+///
+/// # Errors
+/// A request is not refused, or not for the reason that it should be.
+pub(super) fn by_requests(kubectl: &Kubectl) -> Result<()> {
+    let of_kubelets = "kubelets' certificates are issued by kubeboot alone";
+    let of_nodes = "a node gets its certificates from kubeboot";
+    // NodeRestriction comes first, with others' names.
+    let others = "can only create a node CSR with CN=system:node:worker";
+    for (number, request) in Request::all().iter().enumerate() {
+        let object = request.object(number)?.to_string();
+        let create = format!(
+            "echo {} | base64 -d | KUBECONFIG=/etc/kubernetes/kubelet.conf /run/kubeboot/slot/bin/kubectl create -f -",
+            BASE64.encode(&object)
+        );
+        refused(request, &[of_nodes, others], &workload::on(kubectl, Some(WORKER), &["sh", "-c", &create]))?;
+        // Nor does somebody get one who may approve what he asks for.
+        if request.signer != CLIENT {
+            refused(request, &[of_kubelets], &kubectl.apply(&object).map(|()| "created".to_owned()))?;
+        }
+    }
+    let left = kubectl.run(&["get", "certificatesigningrequests", "-o", "name"])?;
+    ensure!(left.is_empty(), "these requests wait for somebody to approve them: {left}");
+    let asked = format!("system:node:{WORKER}.*{of_nodes}");
+    until("the audit log to name who asked", LIMIT, PAUSE, || {
+        let log = workload::on(kubectl, Some(FOUNDER), &["grep", "-c", &asked, "/var/log/kubernetes/audit.log"]);
+        Look::from_result(log)
+    })
+    .map(drop)
+}
+
+fn refused(request: &Request, reasons: &[&str], said: &Result<String>) -> Result<()> {
+    let text = said.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
+    let refused = reasons.iter().any(|reason| text.contains(reason));
+    ensure!(refused, "{request:?} was not refused with one of {reasons:?}: {said:?}");
+    Ok(())
+}
+
+const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+
+/// What a certificate is asked for.
+#[derive(Debug)]
+struct Request {
+    signer: &'static str,
+    name: String,
+    organization: &'static str,
+    addresses: Vec<String>,
+    uri: Option<&'static str>,
+}
+
+impl Request {
+    /// A foreign name, extra addresses and a URI, the loopback's, the Service's, a control plane's; and an administrator's.
+    fn all() -> Vec<Self> {
+        let of = |signer, node: &str, addresses: &[&str], uri| Request {
+            signer,
+            name: format!("system:node:{node}"),
+            organization: "system:nodes",
+            addresses: addresses.iter().map(|&address| address.to_owned()).collect(),
+            uri,
+        };
+        let (own, control_plane) = (Network::address(1), Network::address(0));
+        let administrator = Request {
+            signer: CLIENT,
+            name: "kubernetes-admin".to_owned(),
+            organization: "kubeadm:cluster-admins",
+            addresses: Vec::new(),
+            uri: None,
+        };
+        vec![
+            of(KUBELET_CLIENT, WORKER, &[], None),
+            of(KUBELET_CLIENT, FOUNDER, &[], None),
+            of(KUBELET_SERVING, WORKER, &[&own, &control_plane], None),
+            of(KUBELET_SERVING, WORKER, &[&own, "127.0.0.1"], None),
+            of(KUBELET_SERVING, WORKER, &[&own, "10.96.0.1"], None),
+            of(KUBELET_SERVING, WORKER, &[&own], Some("spiffe://cluster.local/ns/kube-system/sa/default")),
+            of(KUBELET_SERVING, FOUNDER, &[&control_plane], None),
+            administrator,
+        ]
+    }
+
+    fn object(&self, number: usize) -> Result<Value> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, self.name.as_str());
+        params.distinguished_name.push(DnType::OrganizationName, self.organization);
+        for address in &self.addresses {
+            params.subject_alt_names.push(SanType::IpAddress(address.parse()?));
+        }
+        if let Some(uri) = self.uri {
+            params.subject_alt_names.push(SanType::URI(uri.try_into()?));
+        }
+        let request = params.serialize_request(&KeyPair::generate()?).context("make a certificate request")?;
+        let usage = if self.signer == KUBELET_SERVING { "server auth" } else { "client auth" };
+        Ok(json!({
+            "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+            "metadata": { "name": format!("request-{number}") },
+            "spec": {
+                "request": BASE64.encode(request.pem()?), "signerName": self.signer,
+                "usages": ["digital signature", usage],
+            },
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_local_addresses_are_read_with_their_interface() {
+        let interfaces = "00000000000000000000000000000001 01 80 10 80       lo\n\
+                          fe800000000000000077 02 40 20 80 bad\n\
+                          fe800000000000000077fffe000000aa 02 40 20 80     eth0\n";
+        let found = link_local(interfaces, |name| name != "lo").unwrap();
+        assert_eq!(found, ("fe80::77:fffe:0:aa".parse().unwrap(), "eth0".to_owned()));
+        assert!(link_local(interfaces, |name| name == "cni0").is_err());
+    }
+
+    #[test]
+    fn packets_are_counted_for_each_chain_alone() {
+        let rules = "table inet kubeboot {\n\tchain input {\n\t\ttype filter hook input priority -10; policy accept;\n\t\tth { 6, 17 } \
+                     counter packets 2 bytes 120 drop\n\t\tb counter packets 3 bytes 9 drop\n\t}\n\tchain output {\n\t\tc \
+                     counter packets 7 bytes 1 drop\n\t}\n}\n";
+        assert_eq!((dropped(rules, "input"), dropped(rules, "output"), dropped(rules, "forward")), (5, 7, 0));
+    }
+}
