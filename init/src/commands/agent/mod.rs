@@ -108,6 +108,8 @@ struct Agent<'a> {
     warning: Warning,
     /// When an API server answered last, or a control plane was asked where they are.
     heard: Duration,
+    /// What came of asking control planes where they are.
+    found: String,
 }
 
 impl<'a> Agent<'a> {
@@ -122,6 +124,7 @@ impl<'a> Agent<'a> {
             mesh: None,
             warning: Warning::default(),
             heard: clock::monotonic(),
+            found: String::new(),
         })
     }
 
