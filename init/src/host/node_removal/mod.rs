@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::api::{Api, ApiError};
 use super::enrolment::store::{InApi, Store};
@@ -105,7 +105,7 @@ impl Removal {
             }
             // It has a way of its own, because it may take long.
             Step::Drain => Ok(()),
-            Step::Bar => match &self.found.record {
+            Step::Bar | Step::BarControlPlane => match &self.found.record {
                 Some(record) => {
                     self.store.bar(record, clock::unix())?;
                     reconcile::bar(&self.api, clock::unix()).map_err(words)
@@ -167,9 +167,4 @@ fn quorum(root: &Root, urls: &[String], name: &str, address: Option<IpAddr>) -> 
     };
     let healthy: Vec<u64> = all.iter().filter(answers).map(|member| member.id).collect();
     Ok((Some(own.id), members::removal(&all, own.id, &healthy)))
-}
-
-/// What a program is told of a removal.
-pub fn report(name: &str, steps: &[Step]) -> Value {
-    json!({"removed": name, "steps": steps})
 }
