@@ -7,9 +7,8 @@ use super::answer::{self, print, print_json};
 use super::boot::Stop;
 use super::place::{Needs, There};
 use crate::exit::Exit;
-use crate::host::node_removal::report;
 use crate::host::operators::output::Lines;
-use crate::node_removal::{Progress, Step};
+use crate::node_removal::{Progress, after, report};
 use crate::operators::Request;
 use crate::operators::request::LONGEST_DRAIN;
 use crate::words::one_line;
@@ -32,8 +31,10 @@ enum Command {
         kubeboot node remove w-7 --without-drain          its pods end where they are\n  \
         kubeboot --node 10.0.0.10 node remove w-7         from anywhere, by a control plane\n  \
         kubeboot node remove w-7 --output json | jq .     for programs\n\n\
-        A control plane is removed only if those that are left can decide without it. A machine that still runs goes on\n\
-        running its pods until it is switched off, or given to something else by: kubeboot reset\n\
+        A control plane is removed only if those that are left can decide without it. It knew the cluster's keys, and its\n\
+        removal replaces none of them: what that means is said at the end.\n\
+        A machine that still runs goes on running its pods until it is switched off, or given to something else by:\n\
+        kubeboot reset\n\
         A removal that is interrupted while pods move stops there. By --node, what comes after that goes on to its end.\n\
         Either way: asked for again, it goes on.")]
     Remove(Remove),
@@ -85,16 +86,4 @@ fn remove(args: &Remove, there: &There) -> Result<Exit, Stop> {
         Output::Json => print_json(&report(&args.name, &steps))?,
     }
     Ok(exit)
-}
-
-/// What follows for whoever removed it.
-fn after(name: &str, steps: &[Step]) -> String {
-    let role = match steps.iter().any(|step| matches!(step, Step::LeaveEtcd { .. })) {
-        true => "control-plane",
-        false => "worker",
-    };
-    format!(
-        "\n{name} is removed. If the machine still runs, switch it off, or empty it with: kubeboot reset\n\
-         A new machine may take its name. Its token: kubeboot token create --role {role}\n"
-    )
 }

@@ -155,7 +155,7 @@ pub fn decide(
     if now.abs_diff(ask.time) > CLOCKS {
         return Err(Reason::Clock { ours: now, theirs: ask.time });
     }
-    if !goes_with(site, role, ask.release) {
+    if !goes_with(site, role, purpose == Purpose::Return, ask.release) {
         return Err(Reason::Skew { role, theirs: ask.release, oldest: site.oldest, newest: site.newest });
     }
     let node = NodeRecord { name: ask.name.clone(), role, key: ask.node_key, address: ask.address };
@@ -246,15 +246,16 @@ fn address(site: &Site, ask: &Ask, role: Joiner, found: &Found) -> Result<(), Re
 
 /// Whether a release goes with the cluster's API servers. A worker's kubelet is never newer than the oldest of them and
 /// at most three minors older than the newest (Kubernetes' version skew policy); a control plane runs a minor that the
-/// cluster runs already, because a new minor comes by an upgrade and not by a new machine.
-fn goes_with(site: &Site, role: Joiner, release: Version) -> bool {
+/// cluster runs already, because a new minor comes by an upgrade and not by a new machine. A worker that returns may be as
+/// new as the newest: it runs already, and without certificates it ends, also where the oldest is off and never comes back.
+fn goes_with(site: &Site, role: Joiner, returns: bool, release: Version) -> bool {
     let oldest = match role {
         Joiner::Worker => site.newest.minor.saturating_sub(KUBELET_OLDER),
         Joiner::ControlPlane => site.oldest.minor,
     };
     let newest = match role {
-        Joiner::Worker => site.oldest.minor,
-        Joiner::ControlPlane => site.newest.minor,
+        Joiner::Worker if !returns => site.oldest.minor,
+        Joiner::Worker | Joiner::ControlPlane => site.newest.minor,
     };
     release.major == site.newest.major && (oldest..=newest).contains(&release.minor)
 }

@@ -4,6 +4,7 @@ use super::decision::KUBELET_OLDER;
 use super::message::{Purpose, Refusal, Versions};
 use super::objects::{NAMESPACE, node_name};
 use super::reason::{role, span};
+use super::releases::Releases;
 use super::wire::Malformed;
 use crate::certificates::Unix;
 use crate::release::Version;
@@ -222,15 +223,16 @@ fn clock(ours: Unix, theirs: Unix) -> Text {
 }
 
 fn skew(oldest: Version, newest: Version, about: &Context<'_>) -> Text {
-    let runs = if oldest == newest { oldest.to_string() } else { format!("{oldest} to {newest}") };
+    let runs = Releases { oldest, newest };
     let fix = match about.purpose {
         Purpose::Join(Joiner::ControlPlane) => {
             format!("start this machine with a release of Kubernetes {}.{}", newest.major, newest.minor)
         }
-        _ => format!(
-            "start this machine with a release of Kubernetes {major}.{} to {major}.{}, or upgrade the control planes first",
+        purpose => format!(
+            "start this machine with a release of Kubernetes {major}.{} to {major}.{}, or upgrade the control planes first, \
+             and remove those that are lost",
             newest.minor.saturating_sub(KUBELET_OLDER),
-            oldest.minor,
+            if purpose == Purpose::Return { newest.minor } else { oldest.minor },
             major = oldest.major
         ),
     };

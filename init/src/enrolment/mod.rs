@@ -27,6 +27,7 @@ pub mod operator;
 pub mod pace;
 mod proven;
 pub mod reason;
+pub mod releases;
 pub mod seeking;
 pub mod server;
 pub mod ssh;

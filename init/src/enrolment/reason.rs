@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::decision::CLOCKS;
 use super::message::{Refusal, Versions};
 use super::objects::{NAMESPACE, node_name};
+use super::releases::Releases;
 use super::ssh::SshFault;
 use super::wire::Malformed;
 use crate::certificates::Unix;
@@ -239,8 +240,9 @@ impl fmt::Display for Reason {
                 write!(f, "its clock is {by} {way} this one's; at most {most} are allowed")
             }
             Reason::Skew { role: as_role, theirs, oldest, newest } => {
-                write!(f, "its release {theirs} as a {} does not go with API servers ", role(*as_role))?;
-                if oldest == newest { write!(f, "of {oldest}") } else { write!(f, "from {oldest} to {newest}") }
+                let releases = Releases { oldest: *oldest, newest: *newest };
+                let of = if oldest == newest { "of" } else { "from" };
+                write!(f, "its release {theirs} as a {} does not go with API servers {of} {releases}", role(*as_role))
             }
             Reason::Request(why) => write!(f, "its certificate request is not what it may ask for: {why}"),
             Reason::OperatorSignature(fault) => write!(f, "its ssh signature is not good: {fault}"),

@@ -5,6 +5,7 @@
 //! (`--max-learners`), and a member's id is new at each try. So the learner's place is the lease, and the id its fencing
 //! token: who was thrown out of the place can't be promoted any more, whatever it believes.
 
+pub mod circle;
 mod record;
 
 use std::collections::BTreeMap;

@@ -19,6 +19,8 @@ use zeroize::Zeroizing;
 
 /// Who owns the fields that kubeboot applies.
 pub const FIELD_MANAGER: &str = "kubeboot";
+/// How long a call may take, from beginning to end.
+const LONGEST: Duration = Duration::from_secs(30);
 /// Largest answer that is read.
 const LARGEST: u64 = 32 << 20;
 
@@ -148,7 +150,7 @@ impl Api {
             .max_redirects(0)
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(3)))
-            .timeout_global(Some(Duration::from_secs(30)))
+            .timeout_global(Some(LONGEST))
             .user_agent(concat!("kubeboot/", env!("CARGO_PKG_VERSION")))
             .build();
         let agent = match at {
@@ -177,6 +179,15 @@ impl Api {
     /// [`ApiError::Unreachable`], [`ApiError::Refused`].
     pub fn get(&self, path: &str) -> Result<Value, ApiError> {
         self.json("GET", path, self.agent.get(self.url(path)).header("Accept", "application/json").call())
+    }
+
+    /// [`Api::get`] that waits for the whole answer no longer than this.
+    ///
+    /// # Errors
+    /// As [`Api::get`].
+    pub fn get_within(&self, path: &str, within: Duration) -> Result<Value, ApiError> {
+        let request = self.agent.get(self.url(path)).header("Accept", "application/json");
+        self.json("GET", path, request.config().timeout_global(Some(within.min(LONGEST))).build().call())
     }
 
     /// GET of an object that may not be there.
@@ -223,6 +234,16 @@ impl Api {
     /// [`ApiError::Unreachable`], [`ApiError::Refused`]: with 409 if there is one of its name.
     pub fn post(&self, path: &str, object: &Value) -> Result<Value, ApiError> {
         let request = self.agent.post(self.url(path)).content_type("application/json");
+        self.json("POST", path, request.send(object.to_string().as_bytes()))
+    }
+
+    /// [`Api::post`] that waits for the whole answer no longer than this.
+    ///
+    /// # Errors
+    /// As [`Api::post`]. Whether it was done is not known when nothing came in time.
+    pub fn post_within(&self, path: &str, object: &Value, within: Duration) -> Result<Value, ApiError> {
+        let request = self.agent.post(self.url(path)).content_type("application/json");
+        let request = request.config().timeout_global(Some(within.min(LONGEST))).build();
         self.json("POST", path, request.send(object.to_string().as_bytes()))
     }
 

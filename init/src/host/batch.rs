@@ -4,13 +4,13 @@
 //! once, renames them in order, and syncs once more: two flushes, however many files.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
 
-use super::files::temporary_beside;
+use super::files::{fill, temporary_beside};
 
 /// Files staged but not yet in place.
 #[derive(Debug, Default)]
@@ -37,28 +37,27 @@ impl Batch {
         #[cfg(test)]
         if self.until_cut == Some(0) {
             // What a power cut leaves of a write that was under way.
-            file.write_all(&contents[..contents.len() / 2])?;
+            io::Write::write_all(&mut file, &contents[..contents.len() / 2])?;
         }
         self.power()?;
-        file.write_all(contents)?;
-        // The process's umask may have taken bits away; it can't have added any.
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        // From here on it is this batch's to remove, whatever comes.
         self.staged.push(path.to_owned());
-        Ok(())
+        fill(&mut file, contents)?;
+        // The process's umask may have taken bits away; it can't have added any.
+        file.set_permissions(fs::Permissions::from_mode(mode))
     }
 
     /// Puts everything staged in place, in order, and returns when it is on disk. All of it has to be on one file
-    /// system. When this fails, each file is either the old or the new one, and the rest of the batch is forgotten.
+    /// system. When this fails, each file is either the old or the new one, and what is not in place goes with the batch.
     ///
     /// # Errors
     /// The file system can't be synced or a rename fails.
     pub fn commit(&mut self) -> io::Result<()> {
-        let staged = std::mem::take(&mut self.staged);
-        let Some(first) = staged.first() else { return Ok(()) };
+        let Some(first) = self.staged.first() else { return Ok(()) };
         let disk = File::open(first.parent().unwrap_or(Path::new("/")))?;
         self.power()?;
         nix::unistd::syncfs(&disk)?;
-        self.rename(&staged)?;
+        self.rename()?;
         nix::unistd::syncfs(&disk)?;
         Ok(())
     }
@@ -68,15 +67,16 @@ impl Batch {
     /// # Errors
     /// A rename fails.
     pub fn commit_volatile(&mut self) -> io::Result<()> {
-        let staged = std::mem::take(&mut self.staged);
-        self.rename(&staged)
+        self.rename()
     }
 
-    fn rename(&mut self, staged: &[PathBuf]) -> io::Result<()> {
-        for path in staged {
+    fn rename(&mut self) -> io::Result<()> {
+        for place in 0..self.staged.len() {
             self.power()?;
+            let path = &self.staged[place];
             fs::rename(temporary_beside(path)?, path)?;
         }
+        self.staged.clear();
         Ok(())
     }
 
@@ -101,9 +101,54 @@ impl Batch {
     }
 }
 
+impl Drop for Batch {
+    /// What was staged and is not in place may be secret, and takes room on a disk that may be full. After a power cut
+    /// the next boot's plan removes it.
+    fn drop(&mut self) {
+        #[cfg(test)]
+        if self.until_cut == Some(0) {
+            return;
+        }
+        for temporary in self.staged.iter().filter_map(|path| temporary_beside(path).ok()) {
+            let _ = fs::remove_file(temporary);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::files::space;
+
+    #[test]
+    fn a_full_disk_leaves_nothing_of_what_was_staged() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        fs::write(place("old"), "old").unwrap();
+        let mut batch = Batch::default();
+        batch.stage(&place("key"), b"secret", 0o600).unwrap();
+        let full = space::only(3, || batch.stage(&place("old"), b"secret", 0o600)).unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        drop(batch);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(fs::read(place("old")).unwrap(), b"old");
+    }
+
+    #[test]
+    fn what_could_not_be_put_in_place_is_removed_and_the_rest_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        fs::create_dir(place("taken")).unwrap();
+        let mut batch = Batch::default();
+        for name in ["first", "taken", "last"] {
+            batch.stage(&place(name), b"secret", 0o600).unwrap();
+        }
+        assert!(batch.commit().is_err(), "a folder is in the way");
+        drop(batch);
+        let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["first", "taken"]);
+    }
 
     #[test]
     fn the_mode_holds_from_the_start_and_nothing_is_left_beside_the_file() {

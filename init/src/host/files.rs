@@ -4,8 +4,17 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::{clock, wait};
 
 pub use crate::paths::temporary_beside;
+
+/// Between looks whether a lock is free.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Replaces `path` by `contents`: a temporary file in the same directory with `mode` from its creation, fsync, rename,
 /// fsync of the directory.
@@ -26,11 +35,14 @@ pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
 /// cost time and keep nothing there.
 ///
 /// # Errors
-/// Those of the steps; the old file is then still there.
+/// Those of the steps; the old file is then still there, and the temporary one is removed.
 pub fn write_volatile(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let temporary = temporary_beside(path)?;
-    create_new(&temporary, contents, mode)?;
-    std::fs::rename(&temporary, path)
+    let result = create_new(&temporary, contents, mode).and_then(|_| std::fs::rename(&temporary, path));
+    if result.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    result
 }
 
 /// Makes a folder with `mode`, if there is none yet. Its parent has to exist: a missing one means a file system that
@@ -110,6 +122,28 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// A lock on a folder that is there, for as long as it is held; other processes and threads wait for it. It is of what in
+/// the folder is changed by more than one of them, and goes with the process.
+///
+/// # Errors
+/// The folder can't be opened, or another holds the lock for longer than `patience`.
+pub fn lock_folder(folder: &Path, patience: Duration) -> io::Result<Flock<File>> {
+    let mut file = File::open(folder)?;
+    let start = clock::monotonic();
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((file, Errno::EWOULDBLOCK)) => file,
+            Err((_, error)) => return Err(error.into()),
+        };
+        if clock::monotonic().saturating_sub(start) >= patience {
+            let why = format!("another process holds its lock for more than {} s", patience.as_secs());
+            return Err(io::Error::new(ErrorKind::TimedOut, why));
+        }
+        wait::pause_for(LOCK_PAUSE);
+    }
+}
+
 /// Makes the entries of `path`'s directory last.
 ///
 /// # Errors
@@ -132,8 +166,48 @@ fn create_new(path: &Path, contents: &[u8], mode: u32) -> io::Result<File> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     // The process's umask may have taken bits away; it can't have added any.
     file.set_permissions(std::fs::Permissions::from_mode(mode))?;
-    file.write_all(contents)?;
+    fill(&mut file, contents)?;
     Ok(file)
+}
+
+/// Writes all of it to a new file.
+pub(super) fn fill(file: &mut File, contents: &[u8]) -> io::Result<()> {
+    #[cfg(test)]
+    let (contents, full) = {
+        let (fits, rest) = contents.split_at(space::take(contents.len()));
+        (fits, !rest.is_empty())
+    };
+    file.write_all(contents)?;
+    #[cfg(test)]
+    if full {
+        return Err(Errno::ENOSPC.into());
+    }
+    Ok(())
+}
+
+/// How much room a disk has, for tests.
+#[cfg(test)]
+pub(crate) mod space {
+    use std::cell::Cell;
+
+    thread_local! {
+        static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    /// In `what`, on this thread, there is room for so many bytes, and none comes free.
+    pub(crate) fn only<T>(bytes: usize, what: impl FnOnce() -> T) -> T {
+        LEFT.set(Some(bytes));
+        let came = what();
+        LEFT.set(None);
+        came
+    }
+
+    pub(super) fn take(wanted: usize) -> usize {
+        let Some(left) = LEFT.get() else { return wanted };
+        let taken = wanted.min(left);
+        LEFT.set(Some(left - taken));
+        taken
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +227,19 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        write_atomic(&path, b"old", 0o600).unwrap();
+        for write in [write_atomic, write_volatile] {
+            let full = space::only(2, || write(&path, b"secret", 0o600)).unwrap_err();
+            assert_eq!(full.kind(), ErrorKind::StorageFull);
+            assert_eq!(std::fs::read(&path).unwrap(), b"old");
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
     fn a_name_without_a_folder_is_in_this_one() {
         assert!(sync_parent(Path::new("kubeconfig")).is_ok());
     }
@@ -165,6 +252,17 @@ mod tests {
         assert!(!ensure(&path, b"a", 0o644).unwrap());
         assert!(ensure(&path, b"b", 0o644).unwrap());
         assert!(ensure(&path, b"b", 0o600).unwrap());
+    }
+
+    #[test]
+    fn a_folders_lock_is_one_holders_and_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock_folder(folder.path(), Duration::ZERO).unwrap();
+        let late = lock_folder(folder.path(), Duration::from_millis(30)).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::TimedOut);
+        drop(held);
+        assert!(lock_folder(folder.path(), Duration::ZERO).is_ok());
+        assert!(lock_folder(&folder.path().join("none"), Duration::ZERO).is_err());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Renewing what is due while the node runs, and letting those know who read it only when they start.
 
+use super::etcd::Word;
 use super::execute::Failed;
 use super::files;
 use super::founder::{self, Unfinished};
-use super::joining::{Asker, By, Granted, known_hosts};
+use super::joining::{self, Asker, By, Granted, known_hosts};
 use super::node::ThisNode;
 use super::operators::removed;
 use super::root::Root;
@@ -89,6 +90,19 @@ pub fn ask_where(root: &Root, this: &ThisNode) -> Result<(), String> {
     worker::act(root, &steps, Some(&granted), |_, _| {}).map_err(|error| error.to_string())
 }
 
+/// Asks the control planes whether this machine is a node of the cluster, and where the API servers are. Nothing is
+/// written.
+pub fn is_node(root: &Root, this: &ThisNode) -> Word {
+    let hosts = known_hosts(root, &this.settings.join);
+    returning(root, this, hosts).map_or_else(Word::Later, Asker::is_node)
+}
+
+/// Whom [`is_node`] asks, for people.
+pub fn whom(root: &Root, this: &ThisNode) -> String {
+    let join = &this.settings.join;
+    joining::whom(&known_hosts(root, join), join, this.node.address)
+}
+
 /// Asks one of these control planes for the newest mesh key: for one of them that was away while it was replaced.
 ///
 /// # Errors
@@ -99,10 +113,14 @@ pub fn mesh_key(root: &Root, this: &ThisNode, hosts: Vec<Host>) -> Result<MeshKe
 
 /// What a control plane gives this node again, asked once by its node key.
 fn come_back(root: &Root, this: &ThisNode, hosts: Vec<Host>) -> Result<Granted, String> {
+    returning(root, this, hosts)?.ask_once().map_err(|block| block.line())
+}
+
+/// This node, before it asks these control planes by its node key.
+fn returning(root: &Root, this: &ThisNode, hosts: Vec<Host>) -> Result<Asker, String> {
     let release = this.seat.version.parse().map_err(|error: crate::release::VersionError| error.to_string())?;
     let by = By::NodeKey(this.cluster.clone());
-    let asker = Asker::new(root, by, &this.node, release, hosts, this.frozen.clone())?;
-    asker.ask_once().map_err(|block| block.line())
+    Asker::new(root, by, &this.node, release, hosts, this.frozen.clone())
 }
 
 /// What a worker's files are compared with.

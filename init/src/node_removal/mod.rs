@@ -2,13 +2,16 @@
 //!
 //! Each step may be the last that is taken: asked again, the removal goes on. What names the node, its record, goes last.
 
+mod aftermath;
 mod drain;
 
 use serde::{Deserialize, Serialize};
 
 use crate::enrolment::decision::NodeRecord;
+use crate::token::Joiner;
 use crate::words::Block;
 
+pub use aftermath::{KNEW, after, report};
 pub use drain::{Pod, eviction, to_evict};
 
 /// What is known of a node that is to be removed.
@@ -38,6 +41,8 @@ pub enum Step {
     Drain,
     /// From now on its node key opens nothing, and what its certificates ask to change is refused.
     Bar,
+    /// The same for a control plane, which knew the cluster's keys: that is not undone by it.
+    BarControlPlane,
     /// etcd goes on without its member.
     LeaveEtcd {
         /// The member's id.
@@ -56,6 +61,9 @@ impl Step {
             Step::Cordon => "no pod is sent there any more",
             Step::Drain => "its pods have moved",
             Step::Bar => "its node key opens nothing any more",
+            Step::BarControlPlane => {
+                "its node key opens nothing any more; the cluster's keys, which it knew, stay as they are"
+            }
             Step::LeaveEtcd { .. } => "etcd goes on without its member",
             Step::Unregister => "the cluster has no such node any more",
             Step::Forget => "its name is free",
@@ -116,9 +124,10 @@ pub fn plan(found: &Found, drain: bool) -> Result<Vec<Step>, Block> {
             steps.push(Step::Drain);
         }
     }
-    if found.record.is_some() {
-        steps.push(Step::Bar);
-    }
+    steps.extend(found.record.as_ref().map(|record| match record.role {
+        Joiner::Worker => Step::Bar,
+        Joiner::ControlPlane => Step::BarControlPlane,
+    }));
     steps.extend(found.member.map(|id| Step::LeaveEtcd { id }));
     if found.node.is_some() {
         steps.push(Step::Unregister);

@@ -31,7 +31,7 @@ fn a_worker_is_drained_barred_and_forgotten_in_this_order() {
 #[test]
 fn a_control_plane_leaves_etcd_after_it_is_barred() {
     let found = Found { record: Some(record(Joiner::ControlPlane)), member: Some(7), node: Some(false), ..worker() };
-    let steps = [Step::Cordon, Step::Bar, Step::LeaveEtcd { id: 7 }, Step::Unregister, Step::Forget];
+    let steps = [Step::Cordon, Step::BarControlPlane, Step::LeaveEtcd { id: 7 }, Step::Unregister, Step::Forget];
     assert_eq!(plan(&found, true).unwrap(), steps);
 }
 

@@ -97,6 +97,8 @@ impl Founder {
             paths::FROZEN,
             paths::WAS_READY,
             paths::ETCD_MEMBERSHIP,
+            // Only for what a power cut left beside it.
+            paths::MESH_KEY,
             SERVICE_ACCOUNT_KEY,
             SERVICE_ACCOUNT_PUBLIC_KEY,
             encryption::PATH,

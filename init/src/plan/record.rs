@@ -160,6 +160,12 @@ impl Endpoints {
         (!record.servers.is_empty()).then_some(record)
     }
 
+    /// What is told of it.
+    pub fn words(&self) -> String {
+        let servers: Vec<String> = self.servers.iter().map(ToString::to_string).collect();
+        format!("the API servers are {}", servers.join(", "))
+    }
+
     /// A record of these servers; of too many only the first are kept.
     pub fn of(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         let mut servers: Vec<SocketAddr> = servers.into_iter().collect();

@@ -68,8 +68,11 @@ pub enum When {
 impl Worker {
     /// Every path that the plan wants to know of.
     pub fn paths(&self) -> Vec<String> {
+        // The mesh's key only for what a power cut left beside it: the plan has nothing to say of the key itself.
         let mut files: Vec<String> =
-            [paths::CLUSTER, paths::NODE, paths::NODE_KEY, paths::ENDPOINTS, paths::FROZEN].map(str::to_owned).into();
+            [paths::CLUSTER, paths::NODE, paths::NODE_KEY, paths::MESH_KEY, paths::ENDPOINTS, paths::FROZEN]
+                .map(str::to_owned)
+                .into();
         files.extend(AUTHORITIES.map(|authority| authority.certificate().to_owned()));
         files.extend(Leaf::OF_EVERY_NODE.iter().flat_map(|leaf| leaf.form().paths()).map(str::to_owned));
         files.extend(kubeconfigs().into_iter().map(|(path, _)| path.to_owned()));

@@ -106,6 +106,18 @@ pub fn note(text: &str, paint: Paint) -> String {
     format!("{} {}", paint.tone(Tone::Note, "[note]"), one_line(text))
 }
 
+/// What helps against a fault of the disk that a reason tells of, by the words that the system has for it; none of another.
+pub fn disk_fix(why: &str) -> Option<&'static str> {
+    // errno(3) as std::io::Error has it: ENOSPC, EDQUOT; EROFS; EIO.
+    let is = |numbers: &[u8]| numbers.iter().any(|number| why.contains(&format!("(os error {number})")));
+    match () {
+        () if is(&[28, 122]) => Some("make room on /var: a larger disk, or delete what is not needed"),
+        () if is(&[30]) => Some("restart the machine: /var became read-only, as it does after a fault of its disk"),
+        () if is(&[5]) => Some("replace the disk: it does not do what it is asked"),
+        () => None,
+    }
+}
+
 /// Whether two texts differ in nothing but figures: times, sizes and counts move without being news.
 pub fn same_but_for_figures(one: &str, other: &str) -> bool {
     let words = |text: &str| -> Vec<String> {

@@ -9,6 +9,19 @@ fn figures_alone_are_no_difference() {
 }
 
 #[test]
+fn a_fault_of_the_disk_has_its_fix() {
+    let fix = |number: i32| {
+        let why = format!("write /var/lib/kubeboot/etcd.json: {}", std::io::Error::from_raw_os_error(number));
+        disk_fix(&why).map(|fix| fix.split(':').next().unwrap_or_default().to_owned())
+    };
+    let [full, read_only, faulty] = [28, 30, 5].map(fix);
+    assert_eq!(full.as_deref(), Some("make room on /var"));
+    assert_eq!(read_only.as_deref(), Some("restart the machine"));
+    assert_eq!(faulty.as_deref(), Some("replace the disk"));
+    assert_eq!(fix(2), None);
+}
+
+#[test]
 fn steps() {
     let lines = [
         step(Outcome::Done, "etcd's certificate authority", Duration::from_micros(4200), Paint::Plain),

@@ -24,6 +24,7 @@ use crate::host::root::Root;
 use crate::host::{clock, reconcile, renewal, systemd, wait};
 use crate::kubernetes::addons;
 use crate::timeline::{Outcome, What};
+use crate::words;
 
 /// How often add-ons and labels are compared with what is wanted.
 const RECONCILE: Duration = Duration::from_secs(300);
@@ -63,7 +64,8 @@ pub fn run(_: &Args) -> Exit {
         Ok(mut agent) => agent.work(&mut report),
         Err(error) => error,
     };
-    eprintln!("kubeboot: {error}");
+    let fix = words::disk_fix(&error).map(|fix| format!(". Fix: {fix}")).unwrap_or_default();
+    eprintln!("kubeboot: {error}{fix}");
     report.emit(What::Error { command: "agent".to_owned(), message: error });
     Exit::Failure
 }
@@ -108,6 +110,8 @@ struct Agent<'a> {
     warning: Warning,
     /// When an API server answered last, or a control plane was asked where they are.
     heard: Duration,
+    /// What came of asking control planes where they are.
+    found: String,
 }
 
 impl<'a> Agent<'a> {
@@ -122,6 +126,7 @@ impl<'a> Agent<'a> {
             mesh: None,
             warning: Warning::default(),
             heard: clock::monotonic(),
+            found: String::new(),
         })
     }
 

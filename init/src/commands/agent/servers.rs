@@ -2,9 +2,9 @@
 
 use super::{Agent, LOST};
 use crate::host::api::ApiError;
+use crate::host::etcd::{self, Word};
 use crate::host::mesh::keeper::Keeper;
-use crate::host::{clock, files, reconcile, renewal};
-use crate::paths;
+use crate::host::{clock, reconcile, renewal};
 use crate::plan::record::Endpoints;
 
 impl Agent<'_> {
@@ -23,38 +23,60 @@ impl Agent<'_> {
 
     /// Writes down where the API servers are, for the balancer, which follows the file.
     pub(super) fn keep_servers(&self, record: &Endpoints) -> Result<(), String> {
-        let path = self.root.path(paths::ENDPOINTS);
-        match files::ensure(&path, record.text().as_bytes(), 0o644) {
-            Ok(false) => {}
-            Ok(true) => {
-                let servers: Vec<String> = record.servers.iter().map(ToString::to_string).collect();
-                println!("the API servers are {}", servers.join(", "));
-            }
-            Err(error) => return Err(format!("write {}: {error}. What was there before still is", paths::ENDPOINTS)),
+        if etcd::keep_endpoints(self.root, record)? {
+            println!("{}", record.words());
         }
         Ok(())
     }
 
-    /// A worker whose API servers have not answered for long asks the control planes themselves: all that it knows may have
-    /// gone while it was off.
+    /// A node whose API servers have not answered for long asks the control planes themselves: all that it knows may have
+    /// gone while it was off. A control plane that knows of no other has nobody to ask.
     pub(super) fn find_servers(&mut self) {
-        if self.this.is_control_plane() {
+        let is_control_plane = self.this.is_control_plane();
+        if is_control_plane && etcd::others(self.root, self.this.node.address).is_empty() {
             return;
         }
-        // The mesh may know better, without asking anybody.
+        self.servers_of_the_mesh();
+        if clock::monotonic().saturating_sub(self.heard) < LOST {
+            return;
+        }
+        let said = match is_control_plane {
+            true => match self.ask_control_planes() {
+                Word::Yes(_) => "a control plane said where the API servers are".to_owned(),
+                Word::Later(why) => why,
+                Word::No(block) => block.line(),
+            },
+            false => match renewal::ask_where(self.root, &self.this) {
+                Ok(()) => "a control plane said where the API servers are".to_owned(),
+                Err(error) => error,
+            },
+        };
+        // An outage may last; what comes of it each minute is the same.
+        if said != self.found {
+            println!("{said}");
+        }
+        self.found = said;
+        self.heard = clock::monotonic();
+    }
+
+    /// The mesh may know better where the API servers are, without asking anybody.
+    pub(super) fn servers_of_the_mesh(&mut self) {
         if let Some(record) = self.mesh.as_mut().and_then(Keeper::new_servers)
             && let Err(error) = self.keep_servers(&record)
         {
             eprintln!("kubeboot: {error}");
         }
-        if clock::monotonic().saturating_sub(self.heard) < LOST {
-            return;
+    }
+
+    /// Asks the control planes, as a node that comes back, and keeps where the API servers are.
+    pub(super) fn ask_control_planes(&self) -> Word {
+        let word = renewal::is_node(self.root, &self.this);
+        if let Word::Yes(record) = &word
+            && let Err(error) = self.keep_servers(record)
+        {
+            eprintln!("kubeboot: {error}");
         }
-        match renewal::ask_where(self.root, &self.this) {
-            Ok(()) => println!("a control plane said where the API servers are"),
-            Err(error) => println!("{error}"),
-        }
-        self.heard = clock::monotonic();
+        word
     }
 
     pub(super) fn tend_mesh(&mut self) -> Result<(), String> {

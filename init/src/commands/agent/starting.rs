@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::watch::Watch;
 use super::{Agent, FIRST_RENEW, NODE, RETRY_FIRST, RETRY_LAST, START_LAST};
+use crate::etcd::circle::{Circle, Turn};
 use crate::host::api::ApiError;
 use crate::host::discovery::serving;
+use crate::host::etcd::Word;
 use crate::host::mesh::keeper::Keeper;
 use crate::host::report::Report;
 use crate::host::{clock, etcd, files, gates, reconcile, renewal, systemd, wait};
@@ -37,38 +39,62 @@ impl Agent<'_> {
         if self.this.settings.role == Some(Role::ControlPlane) && self.this.membership.is_none() {
             self.wait_for_a_boot(watch, report);
         }
-        let Some(membership) = self.this.membership.clone().filter(|membership| !membership.voter) else {
+        let Some(mut membership) = self.this.membership.clone().filter(|membership| !membership.voter) else {
             return Ok(());
         };
         let mut backoff = wait::Backoff::new(RETRY_FIRST, RETRY_LAST);
         let mut renewals = clock::monotonic() + FIRST_RENEW;
-        let mut said = String::new();
+        let (mut circle, mut said) = (Circle::default(), String::new());
         loop {
             systemd::alive();
             self.renew_waiting(watch, &mut renewals, report);
             if let Err(error) = self.tend_mesh() {
                 eprintln!("kubeboot: {error}");
             }
-            match etcd::vote(self.root, &membership, &self.this.node)? {
+            let why = match etcd::vote(self.root, &membership, &self.this.node, &mut circle)? {
                 etcd::Vote::Has => break,
-                etcd::Vote::NotYet(why) => {
-                    systemd::status(&format!("etcd has no vote here yet: {why}"));
-                    if why != said {
-                        println!("etcd has no vote here yet: {why}");
-                    }
-                    said = why;
-                    backoff.pause();
+                etcd::Vote::NotYet(why) => why,
+                etcd::Vote::Silence(why) => self.learn_members(&mut circle, &why),
+                etcd::Vote::Moved(now) => {
+                    println!("etcd's members are others than when this machine got its place: etcd starts with those");
+                    self.this.membership = Some(now.clone());
+                    membership = now;
+                    renewal::first_pods(self.root, &self.this)?;
+                    continue;
                 }
                 etcd::Vote::Removed => {
                     let lost = files::remove(&self.root.path(paths::ETCD_MEMBERSHIP));
                     lost.map_err(|error| format!("can't remove {}: {error}", paths::ETCD_MEMBERSHIP))?;
                     self.wait_for_a_boot(watch, report);
                 }
+            };
+            systemd::status(&format!("etcd has no vote here yet: {why}"));
+            if why != said {
+                println!("etcd has no vote here yet: {why}");
             }
+            said = why;
+            backoff.pause();
         }
         println!("etcd has a vote here: the API server starts");
+        self.heard = clock::monotonic();
         self.this.membership = Some(membership.promoted());
         renewal::first_pods(self.root, &self.this).map(drop)
+    }
+
+    /// No member of etcd's answers that is known here: who there is now the mesh may know, or the control planes say.
+    /// Returns why this machine waits.
+    fn learn_members(&mut self, circle: &mut Circle, why: &str) -> String {
+        self.servers_of_the_mesh();
+        if circle.silence(clock::monotonic()) == Turn::AskControlPlanes {
+            let whom = renewal::whom(self.root, &self.this);
+            let came = match self.ask_control_planes() {
+                Word::Yes(record) => record.words(),
+                Word::Later(said) => format!("none says where etcd is now: {said}"),
+                Word::No(block) => block.line(),
+            };
+            circle.learned(&whom, &came);
+        }
+        circle.words(why)
     }
 
     /// This machine has no place in etcd any more: it was given to another, or the node was removed. Only a boot asks for

@@ -6,7 +6,7 @@ use crate::discovery::words as found;
 use crate::enrolment::seeking::Host;
 use crate::exit::Exit;
 use crate::host::etcd::{NoMember, Word};
-use crate::host::joining::{Asker, By, Granted, hosts_of, known_hosts};
+use crate::host::joining::{Asker, By, Granted, hosts_of, known_hosts, whom};
 use crate::host::root::Root;
 use crate::host::{clock, etcd, files, node, systemd, worker};
 use crate::kubernetes::kubelet;
@@ -91,6 +91,25 @@ fn asker(root: &Root, member: &Member, by: By, hosts: Vec<Host>) -> Result<Asker
     Asker::new(root, by, &member.worker.node, release, hosts, member.own.clone())
 }
 
+/// The cluster of a machine that is a node of it.
+struct ByNodeKey<'a> {
+    root: &'a Root,
+    member: &'a Member,
+}
+
+impl etcd::Cluster for ByNodeKey<'_> {
+    fn whom(&self) -> String {
+        let join = &self.member.settings.join;
+        whom(&known_hosts(self.root, join), join, self.member.worker.node.address)
+    }
+
+    fn ask(&self) -> Word {
+        let returning =
+            by_node_key(self.root, self.member).and_then(|(by, hosts)| asker(self.root, self.member, by, hosts));
+        returning.map_or_else(Word::Later, Asker::is_node)
+    }
+}
+
 /// Becomes a member of etcd's, if it is none yet: waits until it is this machine's turn. Each new reason for waiting is told
 /// once.
 ///
@@ -99,11 +118,8 @@ fn asker(root: &Root, member: &Member, by: By, hosts: Vec<Host>) -> Result<Asker
 pub fn etcd(root: &Root, told: &mut Told, member: &Member) -> Result<(), Stop> {
     let start = clock::monotonic();
     let took = || clock::monotonic().saturating_sub(start);
-    let may_join = || {
-        let returning = by_node_key(root, member).and_then(|(by, hosts)| asker(root, member, by, hosts));
-        returning.map_or_else(Word::Later, Asker::is_node)
-    };
-    let done = etcd::join(root, &member.worker.node, may_join, |why| {
+    let cluster = ByNodeKey { root, member };
+    let done = etcd::join(root, &member.worker.node, &cluster, |why| {
         systemd::status(why);
         told.release();
         told.note(why);

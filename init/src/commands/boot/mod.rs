@@ -243,7 +243,7 @@ pub fn failed(why: &str) -> Stop {
             what: "This machine could not be set up as a node".to_owned(),
             why: vec![why.to_owned()],
             state: "What was on disk before still is; the next attempt goes on from there.".to_owned(),
-            fix: vec!["remove the cause.".to_owned()],
+            fix: vec![words::disk_fix(why).unwrap_or("remove the cause.").to_owned()],
         },
     }
 }

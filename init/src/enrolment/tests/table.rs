@@ -231,6 +231,20 @@ fn minors_go_together_as_kubernetes_has_it() {
     ControlPlane with API servers 1.37 to 1.37: [37]
     ControlPlane with API servers 1.36 to 1.37: [36, 37]
     ");
+    // A worker that returns runs already.
+    let returning = |minor| {
+        let (mut site, mut asked) = (World::new().site, ask());
+        (site.oldest, site.newest, asked.release) = (version(36), version(37), version(minor));
+        let record = crate::enrolment::decision::NodeRecord {
+            name: asked.name.clone(),
+            role: Role::Worker,
+            key: asked.node_key,
+            address: asked.address,
+        };
+        let found = Found { named: Some(record.clone()), keyed: Some(record), ..Found::default() };
+        decide(&site, NOW, Purpose::Return, &asked, false, &found).is_ok()
+    };
+    assert_eq!((30..40).filter(|minor| returning(*minor)).collect::<Vec<_>>(), [34, 35, 36, 37]);
     let next = decided(Role::Worker, |_, ask, _| ask.release.major = 2);
     assert!(matches!(next, Err(Reason::Skew { .. })));
 }

@@ -74,3 +74,16 @@ fn a_kubeconfig_without_a_key_is_named() {
     let error = Api::from_kubeconfig(&path).err().unwrap().to_string();
     assert!(error.ends_with("expected a user, found none"), "{error}");
 }
+
+#[test]
+fn a_call_ends_when_it_should_whatever_the_server_does() {
+    let authority = authority();
+    // It takes connections, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let api = client(&authority, &format!("https://{}", silent.local_addr().unwrap()));
+    let start = std::time::Instant::now();
+    let limit = Duration::from_millis(100);
+    assert!(matches!(api.get_within("/x", limit), Err(ApiError::Unreachable { .. })));
+    assert!(matches!(api.post_within("/x", &json!({}), limit), Err(ApiError::Unreachable { .. })));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}

@@ -1,6 +1,6 @@
 //! This control plane's part in enrolment: what it serves, and what it puts on record of itself.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::channel::Times;
 use super::store::{InApi, Objects, Store};
@@ -10,6 +10,7 @@ use crate::enrolment::decision::{Admission, Found, NodeRecord, Site, Sought, WIN
 use crate::enrolment::gate::Limits;
 use crate::enrolment::message::{Founded, Grant};
 use crate::enrolment::objects::FoundingTokens;
+use crate::enrolment::releases::{self, Releases};
 use crate::enrolment::server::{Issue, Setup, Taken};
 use crate::enrolment::transcript::Exporter;
 use crate::enrolment::{Keys, PORT, Sign};
@@ -33,7 +34,10 @@ pub struct Enrolment {
     pub store: Store,
     identity: Ed25519,
     founded: Founded,
-    site: Site,
+    /// This machine's.
+    release: Version,
+    /// Those of the cluster's API servers, as [`Enrolment::prepare`] saw them last.
+    releases: RwLock<Releases>,
     desk: Desk,
 }
 
@@ -45,7 +49,6 @@ impl Enrolment {
     pub fn new(root: &Root, this: &ThisNode, api: Arc<Api>) -> Result<Self, String> {
         let release: Version =
             this.seat.version.parse().map_err(|error: crate::release::VersionError| error.to_string())?;
-        let cluster = &this.settings.cluster;
         let api = Arc::new(InApi::new(api));
         Ok(Enrolment {
             root: root.clone(),
@@ -55,13 +58,8 @@ impl Enrolment {
             api,
             identity: issue::key(root, paths::IDENTITY_KEY)?,
             founded: Founded::of(&this.cluster)?,
-            // A further control plane has to run the same minor, so this one's release stands for all.
-            site: Site {
-                founded: this.cluster.founded,
-                oldest: release,
-                newest: release,
-                ranges: vec![cluster.pod_cidr, cluster.service_cidr],
-            },
+            release,
+            releases: RwLock::new(Releases::of_one(release)),
         })
     }
 
@@ -75,8 +73,8 @@ impl Enrolment {
         self.api.clone()
     }
 
-    /// What has to be there before anybody is served: the namespace, the mesh's key, this machine on record, and the
-    /// founding window's tokens. Done again at each round; what is there already stays.
+    /// What has to be there before anybody is served: the namespace, the mesh's key, the control planes' releases, this
+    /// machine on record, and the founding window's tokens. Done again at each round; what is there already stays.
     ///
     /// # Errors
     /// In words: the first thing that fails.
@@ -84,6 +82,7 @@ impl Enrolment {
         self.api.prepare().map_err(|error| error.to_string())?;
         self.desk.refresh()?;
         issue::ensure_mesh_key(&self.root)?;
+        self.look_at_releases()?;
         if self.this.settings.role == Some(Role::Init) {
             let key = issue::ensure_node_key(&self.root)?.public();
             let node = &self.this.node;
@@ -91,6 +90,23 @@ impl Enrolment {
             self.store.record(&record, clock::unix())?;
         }
         self.founding_tokens(clock::unix())
+    }
+
+    /// Looks which releases the control planes have: a machine whose kubelet is newer than the oldest API server is refused.
+    fn look_at_releases(&self) -> Result<(), String> {
+        let (selector, most) = (releases::CONTROL_PLANE.replace('/', "%2F"), releases::MOST);
+        let path = format!("/api/v1/nodes?labelSelector={selector}&limit={most}");
+        let nodes = self.api.api().get(&path).map_err(|error| error.to_string())?;
+        let (own, name) = (self.release, &self.this.node.name);
+        let others = releases::others(own, name, &nodes);
+        let found = Releases::of(own, &others);
+        let mut known = self.releases.write().unwrap_or_else(PoisonError::into_inner);
+        if *known != found {
+            let words = releases::words(own, name, &others);
+            println!("machines that join have to go with the control planes' releases: {words}");
+            *known = found;
+        }
+        Ok(())
     }
 
     /// Makes the objects of the founding window's tokens, once: what says them goes when they are made, so that one that
@@ -134,11 +150,14 @@ impl server::Cluster for Enrolment {
     }
 
     fn setup(&self, exporter: Exporter) -> Setup {
-        Setup { cluster: self.founded.clone(), site: self.site.clone(), exporter, nonce: random::bytes() }
+        let Releases { oldest, newest } = *self.releases.read().unwrap_or_else(PoisonError::into_inner);
+        let site = Site { founded: self.this.cluster.founded, oldest, newest, ranges: self.strangers() };
+        Setup { cluster: self.founded.clone(), site, exporter, nonce: random::bytes() }
     }
 
     fn strangers(&self) -> Vec<Cidr> {
-        self.site.ranges.clone()
+        let cluster = &self.this.settings.cluster;
+        vec![cluster.pod_cidr, cluster.service_cidr]
     }
 
     fn look(&self, sought: &Sought) -> Result<Found, String> {

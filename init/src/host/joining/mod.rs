@@ -226,10 +226,10 @@ impl Asker {
         }
     }
 
-    /// Asks every control plane once whether the machine is a node of the cluster.
+    /// Asks every control plane once whether the machine is a node of the cluster, and where the API servers are.
     pub fn is_node(self) -> Word {
         match self.round() {
-            Ok(_) => Word::Yes,
+            Ok(admitted) => Word::Yes(Endpoints::of(admitted.enrolled.grant.endpoints.iter().copied())),
             Err(troubles) => {
                 let block = seeking::block(&troubles, &self.about());
                 if seeking::is_final(&troubles) { Word::No(block) } else { Word::Later(block.line()) }
@@ -349,6 +349,15 @@ pub fn known_hosts(root: &Root, join: &[String]) -> Vec<Host> {
         }
     }
     hosts
+}
+
+/// Whom a node asks that comes back, for people: `hosts`, and where they are sought if none was named by hand.
+pub fn whom(hosts: &[Host], join: &[String], own: IpAddr) -> String {
+    let mut names: Vec<String> = hosts.iter().take(HOSTS).map(ToString::to_string).collect();
+    if join.is_empty() {
+        names.push(found::place(own));
+    }
+    names.join(", ")
 }
 
 /// The hosts of the setting `join`.

@@ -1,6 +1,8 @@
 //! The operators that were removed from the cluster, as this machine knows them: its settings may name them, and it must not
 //! issue certificates for them again, neither at a boot, when no API answers yet, nor later.
 
+use std::time::Duration;
+
 use crate::host::files;
 use crate::host::root::Root;
 use crate::operators::key::OperatorLine;
@@ -8,21 +10,47 @@ use crate::operators::objects::OperatorObject;
 use crate::paths;
 use crate::settings::Settings;
 
-/// Keeps who was removed. Writes only if that is news.
+/// How long another process may take that keeps who was removed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Keeps who was removed, by `seen`. The agent and the commands do so, each by its own look, of which the older may come
+/// here later: who has news to write `looks` anew while nobody else writes, so that what is kept is never older than what
+/// was there.
 ///
 /// # Errors
-/// It can't be written, in words.
-pub fn keep(root: &Root, objects: &[OperatorObject]) -> Result<(), String> {
+/// The new look's; another holds the lock for too long; it can't be written. In words.
+pub fn keep(
+    root: &Root,
+    seen: &[OperatorObject],
+    looks: impl FnOnce() -> Result<Vec<OperatorObject>, String>,
+) -> Result<(), String> {
+    keep_within(PATIENCE, root, seen, looks)
+}
+
+fn keep_within(
+    patience: Duration,
+    root: &Root,
+    seen: &[OperatorObject],
+    looks: impl FnOnce() -> Result<Vec<OperatorObject>, String>,
+) -> Result<(), String> {
+    let stays = |why: String| format!("{why}. What was there before still is; the next look writes it");
+    let failed = |error: std::io::Error| stays(format!("write {}: {error}", paths::REMOVED_OPERATORS));
+    let path = root.path(paths::REMOVED_OPERATORS);
+    let kept = files::read_optional(&path).map_err(failed)?.unwrap_or_default();
+    if kept == text(seen).as_bytes() {
+        return Ok(());
+    }
+    let _lock = files::lock_folder(&root.path(paths::STATE), patience).map_err(failed)?;
+    let now = looks().map_err(stays)?;
+    files::ensure(&path, text(&now).as_bytes(), 0o600).map(drop).map_err(failed)
+}
+
+/// The file: a fingerprint a line.
+fn text(objects: &[OperatorObject]) -> String {
     let removed = objects.iter().filter(|object| !object.listed);
     let mut lines: Vec<String> = removed.map(|object| object.line.fingerprint() + "\n").collect();
     lines.sort();
-    let path = root.path(paths::REMOVED_OPERATORS);
-    if lines.is_empty() && !files::exists(&path) {
-        return Ok(());
-    }
-    files::ensure(&path, lines.concat().as_bytes(), 0o600)
-        .map(drop)
-        .map_err(|error| format!("write {}: {error}. What was there before still is", paths::REMOVED_OPERATORS))
+    lines.concat()
 }
 
 /// Takes those who were removed out of what the settings name.
@@ -40,4 +68,101 @@ pub fn apply(root: &Root, settings: &mut Settings) {
     };
     settings.operator.retain(stays);
     settings.os.ssh_authorized_keys.retain(stays);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::operators::tests::public_line;
+
+    const ADA: u8 = 1;
+    const BOTH: [u8; 2] = [ADA, 2];
+
+    fn object(key: u8, listed: bool) -> OperatorObject {
+        let line = OperatorLine::parse(&public_line(key, "somebody")).unwrap();
+        OperatorObject { line, listed, by: "test".into(), since: 1, version: None }
+    }
+
+    fn machine() -> (tempfile::TempDir, Root) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        std::fs::create_dir_all(root.path(paths::STATE)).unwrap();
+        (folder, root)
+    }
+
+    fn kept(root: &Root) -> String {
+        String::from_utf8(files::read_optional(&root.path(paths::REMOVED_OPERATORS)).unwrap().unwrap_or_default())
+            .unwrap()
+    }
+
+    #[test]
+    fn an_older_look_takes_nobody_out_of_what_a_newer_one_kept() {
+        let (_folder, root) = machine();
+        let (before, after) = ([object(ADA, true)], vec![object(ADA, false)]);
+        // The agent looked before the command removed Ada, and comes to write after it.
+        keep(&root, &after, || Ok(after.clone())).unwrap();
+        keep(&root, &before, || Ok(after.clone())).unwrap();
+        assert_eq!(kept(&root), text(&after));
+        keep(&root, &after, || panic!("it is no news")).unwrap();
+        assert!(keep(&root, &before, || Err("no API server answers".into())).unwrap_err().contains("still is"));
+        assert_eq!(kept(&root), text(&after));
+    }
+
+    #[test]
+    fn who_can_not_have_the_lock_says_so_and_changes_nothing() {
+        let (_folder, root) = machine();
+        let _held = files::lock_folder(&root.path(paths::STATE), Duration::ZERO).unwrap();
+        let patience = Duration::from_millis(20);
+        let late = keep_within(patience, &root, &[object(ADA, false)], || panic!("not without the lock"));
+        let why = late.unwrap_err();
+        assert!(why.contains("another process holds its lock"), "{why}");
+        assert_eq!(kept(&root), "");
+    }
+
+    /// Each look sees the objects as they are then, and is told late. Whoever reads meanwhile finds whole lines.
+    #[test]
+    fn two_who_write_at_once_leave_what_is_true_and_never_half_of_it() {
+        let (_folder, root) = machine();
+        let removed: Mutex<BTreeSet<u8>> = Mutex::default();
+        let look = || {
+            let removed = removed.lock().unwrap();
+            BOTH.map(|key| object(key, !removed.contains(&key))).to_vec()
+        };
+        let whole: Vec<String> = BOTH.iter().map(|key| object(*key, false).line.fingerprint()).collect();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let writers = BOTH.map(|key| {
+                let (removed, root, look) = (&removed, &root, &look);
+                scope.spawn(move || {
+                    for round in 0..40 {
+                        match round % 2 {
+                            0 => removed.lock().unwrap().insert(key),
+                            _ => removed.lock().unwrap().remove(&key),
+                        };
+                        let seen = look();
+                        std::thread::yield_now();
+                        keep(root, &seen, || Ok(look())).unwrap();
+                    }
+                    removed.lock().unwrap().insert(key);
+                    keep(root, &look(), || Ok(look())).unwrap();
+                })
+            });
+            let reader = scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    let text = kept(&root);
+                    assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
+                    assert!(text.lines().all(|line| whole.iter().any(|one| one == line)), "{text:?}");
+                }
+            });
+            writers.into_iter().for_each(|writer| writer.join().unwrap());
+            done.store(true, Ordering::Release);
+            reader.join().unwrap();
+        });
+        assert_eq!(kept(&root), text(&look()));
+        assert_eq!(kept(&root).lines().count(), 2);
+    }
 }

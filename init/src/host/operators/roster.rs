@@ -47,10 +47,11 @@ impl Roster {
         let found = self.people.operators()?;
         let mut last = self.last();
         if look > last.look {
-            if let Err(why) = removed::keep(&self.root, &found) {
-                eprintln!("kubeboot: {why}");
-            }
             *last = Last { look, found: Some(found.clone()) };
+        }
+        drop(last);
+        if let Err(why) = removed::keep(&self.root, &found, || self.people.operators()) {
+            eprintln!("kubeboot: {why}");
         }
         Ok(found)
     }

@@ -46,4 +46,6 @@ pub fn certificates(root: &Root, worker: &Worker) -> (Vec<Listed>, Unix) {
 }
 
 #[cfg(test)]
+mod full_disk;
+#[cfg(test)]
 mod tests;

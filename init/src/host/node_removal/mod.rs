@@ -1,24 +1,24 @@
 //! Takes the steps by which a node is removed ([`crate::node_removal`]).
 
+mod draining;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::api::{Api, ApiError};
 use super::enrolment::store::{InApi, Store};
 use super::node::ThisNode;
 use super::operators::output::Halt;
 use super::root::Root;
-use super::{clock, etcd, reconcile, wait};
+use super::{clock, etcd, reconcile};
 use crate::etcd as members;
 use crate::facts::rfc1123_problem;
 use crate::health::node_from;
-use crate::node_removal::{Found, Step, eviction, to_evict};
-
-/// Between looks at the pods that have to leave.
-const PAUSE: Duration = Duration::from_secs(1);
+use crate::node_removal::{Found, Step};
+use draining::{PodsOf, drain};
 
 /// Why a step was not taken.
 #[derive(Debug)]
@@ -91,6 +91,10 @@ impl Removal {
         Ok(Removal { api, store, urls, root: root.clone(), found })
     }
 
+    fn pods(&self) -> PodsOf<'_> {
+        PodsOf { api: &self.api, node: &self.found.name }
+    }
+
     fn step(&self, step: &Step) -> Result<(), String> {
         let words = |error: ApiError| error.to_string();
         let node = node_path(&self.found.name);
@@ -101,7 +105,7 @@ impl Removal {
             }
             // It has a way of its own, because it may take long.
             Step::Drain => Ok(()),
-            Step::Bar => match &self.found.record {
+            Step::Bar | Step::BarControlPlane => match &self.found.record {
                 Some(record) => {
                     self.store.bar(record, clock::unix())?;
                     reconcile::bar(&self.api, clock::unix()).map_err(words)
@@ -119,42 +123,6 @@ impl Removal {
             Step::Forget => self.store.forget(&self.found.name).map(drop),
         }
     }
-
-    fn drain(&self, limit: Duration, goes_on: &mut dyn FnMut() -> Result<(), Halt>) -> Result<(), Untaken> {
-        let path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", self.found.name);
-        let mut halted = Ok(());
-        let drained = wait::until("the node's pods to move", limit, PAUSE, || {
-            halted = goes_on();
-            if halted.is_err() {
-                return Ok(());
-            }
-            let pods = to_evict(&self.api.get(&path).map_err(|error| error.to_string())?);
-            let mut refused = Vec::new();
-            for pod in &pods {
-                match self.api.post(&pod.eviction_path(), &eviction(pod)) {
-                    // Gone already, or another of the same name is there.
-                    Err(error) if matches!(error.status(), Some(404 | 409)) => {}
-                    Err(error) => refused.push(format!("{}/{}: {error}", pod.namespace, pod.name)),
-                    Ok(_) => {}
-                }
-            }
-            match (pods.first(), refused.first()) {
-                (None, _) => Ok(()),
-                (Some(_), Some(why)) => Err(format!("{} still run there; {why}", pods.len())),
-                (Some(pod), None) => {
-                    Err(format!("{} still run there, such as {}/{}", pods.len(), pod.namespace, pod.name))
-                }
-            }
-        });
-        halted.map_err(Untaken::Halted)?;
-        drained.map_err(|late| {
-            Untaken::Failed(format!(
-                "{late}. It is cordoned, and its pods that moved stay where they are. To remove it all the same: \
-                 --without-drain; to give it back to pods: kubectl uncordon {}",
-                self.found.name
-            ))
-        })
-    }
 }
 
 impl Removing for Removal {
@@ -164,7 +132,7 @@ impl Removing for Removal {
 
     fn take(&self, step: &Step, limit: Duration, goes_on: &mut dyn FnMut() -> Result<(), Halt>) -> Result<(), Untaken> {
         match step {
-            Step::Drain => self.drain(limit, goes_on),
+            Step::Drain => drain(&self.pods(), limit, goes_on),
             other => Ok(self.step(other)?),
         }
     }
@@ -199,9 +167,4 @@ fn quorum(root: &Root, urls: &[String], name: &str, address: Option<IpAddr>) -> 
     };
     let healthy: Vec<u64> = all.iter().filter(answers).map(|member| member.id).collect();
     Ok((Some(own.id), members::removal(&all, own.id, &healthy)))
-}
-
-/// What a program is told of a removal.
-pub fn report(name: &str, steps: &[Step]) -> Value {
-    json!({"removed": name, "steps": steps})
 }
