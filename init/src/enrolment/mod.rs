@@ -30,6 +30,7 @@ pub mod reason;
 pub mod seeking;
 pub mod server;
 pub mod ssh;
+pub mod statement;
 pub mod taking;
 pub mod transcript;
 mod wire;

@@ -1,6 +1,7 @@
 //! This control plane's part in enrolment: what it serves, and what it puts on record of itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::channel::Times;
 use super::store::{InApi, Objects, Store};
@@ -10,12 +11,14 @@ use crate::enrolment::decision::{Admission, Found, NodeRecord, Site, Sought, WIN
 use crate::enrolment::gate::Limits;
 use crate::enrolment::message::{Founded, Grant};
 use crate::enrolment::objects::FoundingTokens;
-use crate::enrolment::server::{Issue, Setup, Taken};
+use crate::enrolment::server::{As, Issue, Setup, Taken};
 use crate::enrolment::transcript::Exporter;
 use crate::enrolment::{Keys, PORT, Sign};
 use crate::host::api::Api;
 use crate::host::keys::Ed25519;
+use crate::host::mesh::Watch;
 use crate::host::node::ThisNode;
+use crate::host::operators::answers::Answers;
 use crate::host::operators::desk::Desk;
 use crate::host::root::Root;
 use crate::host::{clock, files, random};
@@ -24,7 +27,7 @@ use crate::release::Version;
 use crate::settings::{Cidr, Role};
 use crate::token::Joiner;
 
-/// A control plane that takes machines in.
+/// A control plane that serves operators, and takes machines in once it is open.
 pub struct Enrolment {
     root: Root,
     this: ThisNode,
@@ -35,24 +38,30 @@ pub struct Enrolment {
     founded: Founded,
     site: Site,
     desk: Desk,
+    open: AtomicBool,
 }
 
 impl Enrolment {
-    /// Reads what it needs.
+    /// Reads what it needs. Takes nobody in yet. `mesh` says who the operators are while no API server has answered.
     ///
     /// # Errors
     /// In words: a file that is missing or damaged.
-    pub fn new(root: &Root, this: &ThisNode, api: Arc<Api>) -> Result<Self, String> {
+    pub fn new(root: &Root, this: &ThisNode, api: Arc<Api>, mesh: Option<Watch>) -> Result<Self, String> {
         let release: Version =
             this.seat.version.parse().map_err(|error: crate::release::VersionError| error.to_string())?;
         let cluster = &this.settings.cluster;
         let api = Arc::new(InApi::new(api));
+        let desk = Desk::new(root, this, api.clone());
         Ok(Enrolment {
             root: root.clone(),
             this: this.clone(),
             store: Store::new(api.clone()),
-            desk: Desk::new(root, this, api.clone()),
+            desk: match mesh {
+                Some(mesh) => desk.beside(mesh),
+                None => desk,
+            },
             api,
+            open: AtomicBool::new(false),
             identity: issue::key(root, paths::IDENTITY_KEY)?,
             founded: Founded::of(&this.cluster)?,
             // A further control plane has to run the same minor, so this one's release stands for all.
@@ -75,7 +84,25 @@ impl Enrolment {
         self.api.clone()
     }
 
-    /// What has to be there before anybody is served: the namespace, the mesh's key, this machine on record, and the
+    /// Takes machines in from now on.
+    pub fn open(&self) {
+        self.open.store(true, Ordering::Release);
+    }
+
+    /// Whether machines are taken in.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Refuses machines before that: nothing is looked up, written or issued.
+    fn opened(&self) -> Result<(), String> {
+        match self.is_open() {
+            true => Ok(()),
+            false => Err("no machine is taken in before this control plane's API server has answered".to_owned()),
+        }
+    }
+
+    /// What has to be there before any machine is taken in: the namespace, the mesh's key, this machine on record, and the
     /// founding window's tokens. Done again at each round; what is there already stays.
     ///
     /// # Errors
@@ -129,12 +156,13 @@ impl Enrolment {
 }
 
 impl server::Cluster for Enrolment {
-    fn identity(&self) -> &(dyn Keys + Send + Sync) {
+    fn key(&self) -> &(dyn Keys + Send + Sync) {
         &self.identity
     }
 
     fn setup(&self, exporter: Exporter) -> Setup {
-        Setup { cluster: self.founded.clone(), site: self.site.clone(), exporter, nonce: random::bytes() }
+        let serves = As::ControlPlane;
+        Setup { serves, cluster: self.founded.clone(), site: self.site.clone(), exporter, nonce: random::bytes() }
     }
 
     fn strangers(&self) -> Vec<Cidr> {
@@ -142,19 +170,22 @@ impl server::Cluster for Enrolment {
     }
 
     fn look(&self, sought: &Sought) -> Result<Found, String> {
+        self.opened()?;
         self.store.look(sought)
     }
 
     fn take(&self, admission: &Admission) -> Result<Taken, String> {
+        self.opened()?;
         self.store.take(admission, clock::unix())
     }
 
-    fn desk(&self) -> Option<&Desk> {
+    fn desk(&self) -> Option<&dyn Answers> {
         Some(&self.desk)
     }
 
     fn issue(&self, admission: &Admission, certificates: &[Issue]) -> Result<Grant, String> {
+        self.opened()?;
         let api = self.api.api();
-        issue::grant(&self.root, &self.this, &api, admission.node.role, certificates, clock::unix())
+        issue::grant(&self.root, &self.this, &api, &admission.node, certificates, clock::unix())
     }
 }
