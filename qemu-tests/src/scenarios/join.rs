@@ -244,21 +244,23 @@ fn certificates_are_renewed_in_time(kubectl: &Kubectl) -> Result<()> {
     Ok(())
 }
 
-/// Pods of both kinds, on both machines, ask for the port of enrolment; the rules that drop this count it. The worker,
-/// which is no pod, joined through the same port.
+/// Pods of both kinds, on both machines, ask for the port of enrolment, at the founder and at the worker, which serves
+/// operators there; the rules that drop this count it. The worker, which is no pod, joined through the same port.
 fn pods_are_kept_from_enrolment(kubectl: &Kubectl) -> Result<()> {
-    let founder = Network::address(0).to_string();
-    for (node, of_pods) in [(FOUNDER, "input"), (WORKER, "forward")] {
+    let (founder, worker) = (Network::address(0), Network::address(1));
+    for (node, asked, of_pods) in
+        [(FOUNDER, &founder, "input"), (WORKER, &founder, "forward"), (WORKER, &worker, "input")]
+    {
         let rules = || workload::on(kubectl, Some(node), &["nft", "list", "table", "inet", "kubeboot"]);
         for (pod, chain) in [(format!("client-{node}"), of_pods), (format!("node-{node}"), "output")] {
             let before = dropped(&rules()?, chain);
             // With the pod's own network, and with the host's. Whether nc calls it a failure is its own affair.
-            let said = kubectl.exec(&pod, &["nc", "-w", "3", &founder, &PORT.to_string()]);
+            let said = kubectl.exec(&pod, &["nc", "-w", "3", asked, &PORT.to_string()]);
             let said = said.unwrap_or_else(|error| error.to_string());
             let after = rules()?;
             ensure!(
                 dropped(&after, chain) > before,
-                "{pod} asked for {founder}:{PORT} ({said}), and no rule of {node}'s chain {chain} dropped it:\n{after}"
+                "{pod} asked for {asked}:{PORT} ({said}), and no rule of {node}'s chain {chain} dropped it:\n{after}"
             );
         }
     }
