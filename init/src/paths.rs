@@ -43,6 +43,12 @@ pub const RELEASES: &str = "/var/lib/kubeboot/releases";
 pub const BOOTS: &str = "/var/lib/kubeboot/boots";
 /// Fingerprints of operators that were removed from the cluster, one a line, whatever the settings say.
 pub const REMOVED_OPERATORS: &str = "/var/lib/kubeboot/removed-operators";
+/// The operators on the cluster's record, as a control plane saw them last, a line of `authorized_keys` each, mode 0600: for
+/// when its API server does not come up.
+pub const LISTED_OPERATORS: &str = "/var/lib/kubeboot/listed-operators";
+/// What the cluster says of this worker, for operators: which node key it has, as what, until when. In the form of
+/// `enrolment/statement`; no secret.
+pub const STATEMENT: &str = "/var/lib/kubeboot/statement";
 /// Asks the next start, in the initrd, to remove all state.
 pub const RESET: &str = "/var/lib/kubeboot/reset";
 /// Bound over /etc/kubernetes at boot.

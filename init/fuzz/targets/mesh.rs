@@ -1,5 +1,5 @@
 #![no_main]
-//! What the mesh reads from others: packets, hellos, announcements, records, messages of a push-pull. The first byte
+//! What the mesh reads from others: packets, hellos, announcements, records, lists of operators, messages of a push-pull. The first byte
 //! chooses. What is read is written again as it was, for there is one encoding of each; and nobody without the keys gets
 //! anything taken.
 
@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use kubeboot::mesh::packet::{Body, Hello};
 use kubeboot::mesh::sync::{MAX_MESSAGE, Message};
-use kubeboot::mesh::{Action, Announcement, Authority, Event, Mesh, MeshKey, Node, NodeId, Record, Setup, StreamId};
+use kubeboot::mesh::{Action, Announcement, Authority, Event, Mesh, MeshKey, Node, NodeId, Record, Roll, Setup, StreamId};
 
 fn mesh() -> Mesh {
     let address = SocketAddr::from(([10, 0, 0, 1], 7440));
@@ -26,7 +26,7 @@ fn mesh() -> Mesh {
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((choice, data)) = data.split_first() else { return };
-    match choice % 7 {
+    match choice % 8 {
         0 => {
             if let Ok(body) = Body::parse(data) {
                 assert_eq!(body.bytes(), data);
@@ -51,6 +51,11 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         4 => {
             if let Ok(message) = Message::parse(data) {
                 assert_eq!(message.bytes().as_slice(), data);
+            }
+        }
+        7 => {
+            if let Ok(roll) = Roll::parse(data) {
+                assert_eq!(roll.bytes(), data);
             }
         }
         5 => {

@@ -221,7 +221,7 @@ pub struct Request {
 /// Life of a certificate that only control planes have, in seconds.
 const CONTROL_PLANE: u64 = 365 * DAY;
 /// Life of a certificate that every node has, in seconds.
-const NODE: u64 = 7 * DAY;
+pub const NODE: u64 = 7 * DAY;
 
 /// What the kubelet serves with, `tlsCertFile`.
 pub const KUBELET_SERVING: Form =

@@ -1,4 +1,4 @@
-//! `kubeboot logs`: the journal of this machine or of a control plane.
+//! `kubeboot logs`: the journal of this machine or of any node.
 
 use super::Output;
 use super::answer;
@@ -9,7 +9,7 @@ use crate::operators::Request;
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    kubeboot --node 10.0.0.10 logs kubelet\n  \
+    kubeboot --node 10.0.0.21 logs kubelet\n  \
     kubeboot --node 10.0.0.10 logs -f kubeboot-agent\n  \
     kubeboot logs --lines 1000\n\n\
     What looks like a secret is taken out. Following ends after an hour.")]

@@ -1,4 +1,4 @@
-//! `kubeboot members`: who is in the mesh, as this node's agent sees it, or a control plane's.
+//! `kubeboot members`: who is in the mesh, as this node's agent sees it, or any other's.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Where a command acts: on this machine, or with `--node` on a control plane anywhere.
+//! Where a command acts: on this machine, or with `--node` on a node anywhere.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use super::boot::Stop;
 use crate::exit::Exit;
 use crate::host::clock;
 use crate::host::enrolment::store::InApi;
-use crate::host::mesh::members;
 use crate::host::node::ThisNode;
+use crate::host::operators::answers::{Answers as _, Machine};
 use crate::host::operators::client::{Link, Remote};
 use crate::host::operators::desk::Desk;
 use crate::host::operators::identity::Keys;
-use crate::host::operators::output::{self, Halt, Printed, Programs, Sink};
-use crate::host::operators::{bundle, known};
+use crate::host::operators::known;
+use crate::host::operators::output::{Halt, Plain, Printed, Programs, Sink};
 use crate::host::root::Root;
 use crate::operators::known::{is_id, read_fingerprint};
 use crate::operators::{Request, Trouble};
@@ -26,7 +26,7 @@ use crate::token::SECRET;
 /// Whom to ask in place of this machine, and as whom. Of every command; those that are this machine's alone refuse it.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct There {
-    /// Ask this control plane: its name or address, with or without a port
+    /// Ask this node: its name or address, with or without a port. Workers show status, logs, a support bundle and members
     #[arg(long, value_name = "ADDR", global = true, help_heading = "On another machine")]
     pub node: Option<String>,
     /// The ssh key, private or public; else ~/.ssh/id_ed25519 and what ssh-agent has
@@ -74,7 +74,7 @@ pub enum Open {
 }
 
 impl There {
-    /// Goes there: this machine, or the control plane, which has proven itself then.
+    /// Goes there: this machine, or the node, which has proven itself then.
     pub fn open(&self, needs: Needs) -> Result<Open, Stop> {
         let Some(node) = &self.node else {
             return match here(needs) {
@@ -124,15 +124,10 @@ fn here(needs: Needs) -> Result<Desk, Stop> {
 /// What a machine that is no node can be asked.
 fn alone(request: &Request, sink: &mut dyn Sink) -> Result<u8, Halt> {
     request.check()?;
-    let programs = Programs::default();
-    match request {
-        Request::Logs { unit, follow, lines } => output::logs(&programs, unit.as_deref(), *follow, *lines, sink),
-        Request::Members {} => output::value(sink, &members::view(&Root::system())?),
-        Request::SupportBundle {} => bundle::write(&Root::system(), &programs, None, clock::unix(), sink),
-        other => {
-            Err(Trouble::new(Exit::NoRole, other.refused(), "this machine is no node", "name one with --node.").into())
-        }
-    }
+    let machine = Machine { root: Root::system(), programs: Programs::default() };
+    machine.answer(request, None, clock::unix(), sink).unwrap_or_else(|| {
+        Err(Trouble::new(Exit::NoRole, request.refused(), "this machine is no node", "name one with --node.").into())
+    })
 }
 
 impl Open {
@@ -165,8 +160,13 @@ impl Open {
         }
     }
 
-    /// Asks, and prints the answer as it comes.
+    /// Asks, and prints the answer as it comes: text, of which nothing drives the terminal.
     pub fn print(self, request: &Request) -> Result<Exit, Stop> {
+        self.ask(request, &mut Plain::new(Printed::stdout()))
+    }
+
+    /// Asks, and prints the answer byte by byte as it is: no text.
+    pub fn pass(self, request: &Request) -> Result<Exit, Stop> {
         self.ask(request, &mut Printed::stdout())
     }
 
@@ -176,7 +176,7 @@ impl Open {
         self.ask(request, &mut answer)?;
         serde_json::from_slice(&answer).map_err(|error| {
             let why = format!("the answer can't be read: {error}");
-            let fix = "use the kubeboot of the control plane's release; what was done, the lists show.";
+            let fix = "use the kubeboot of the node's release; what was done, the lists show.";
             Trouble::new(Exit::Failure, request.refused(), why, fix).leaving("It may have been done.").into()
         })
     }

@@ -31,7 +31,7 @@ pub fn run(args: &Args, there: &There) -> Exit {
 fn make(args: &Args, there: &There) -> Result<Exit, Stop> {
     let open = there.open(Needs::Machine)?;
     if args.out == Path::new("-") {
-        return open.print(&Request::SupportBundle {});
+        return open.pass(&Request::SupportBundle {});
     }
     let unwritten = |error: std::io::Error| {
         let why = format!("{} can't be written: {error}", args.out.display());

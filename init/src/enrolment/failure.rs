@@ -3,8 +3,10 @@
 use super::decision::KUBELET_OLDER;
 use super::message::{Purpose, Refusal, Versions};
 use super::objects::{NAMESPACE, node_name};
+use super::operator::Peer;
 use super::reason::{role, span};
 use super::releases::Releases;
+use super::statement::Fault;
 use super::wire::Malformed;
 use crate::certificates::Unix;
 use crate::release::Version;
@@ -18,8 +20,10 @@ pub enum Impostor {
     Certificate,
     /// What was shown is another cluster's: neither key has the known fingerprint.
     Fingerprint,
-    /// The signature is not by the identity key over this connection and exchange.
+    /// The signature is not by the identity key, or a worker's by its node key, over this connection and exchange.
     Signature,
+    /// The cluster has never said of anybody what a worker's statement says.
+    Statement(Fault),
 }
 
 /// Why an exchange failed.
@@ -58,6 +62,15 @@ pub enum Failure {
     NotAdmitted {
         /// Why.
         refusal: Refusal,
+        /// Who refuses.
+        by: Peer,
+    },
+    /// What the cluster said of a worker does not hold now.
+    Stated {
+        /// The worker's name.
+        name: String,
+        /// Why not.
+        fault: Fault,
     },
     /// The cluster admits this machine, and what it sent is not right; with what.
     BadGrant(String),
@@ -111,7 +124,7 @@ impl Failure {
                     Refusal::Busy | Refusal::Clock | Refusal::NameTaken | Refusal::Address | Refusal::Skew { .. }
                 )
             }
-            Failure::NotAdmitted { refusal } => *refusal == Refusal::Busy,
+            Failure::NotAdmitted { refusal, .. } => *refusal == Refusal::Busy,
             Failure::Own(_) | Failure::TokenKind { .. } => false,
             _ => true,
         }
@@ -121,7 +134,8 @@ impl Failure {
     pub fn block(&self, about: &Context<'_>) -> Block {
         let Text { why, fix } = match self {
             Failure::Refused { refusal, ours, theirs } => refused(*refusal, *ours, *theirs, about),
-            Failure::NotAdmitted { refusal } => not_admitted(*refusal),
+            Failure::NotAdmitted { refusal, by } => not_admitted(*refusal, by),
+            Failure::Stated { name, fault } => stated(name, *fault, about),
             Failure::Unproven(refusal) => unproven(*refusal, about),
             Failure::TokenKind { role, found } => token_kind(*role, *found),
             Failure::Impostor(impostor) => self::impostor(*impostor, about),
@@ -240,7 +254,30 @@ fn skew(oldest: Version, newest: Version, about: &Context<'_>) -> Text {
 }
 
 /// A server's refusal of an operator.
-fn not_admitted(refusal: Refusal) -> Text {
+fn not_admitted(refusal: Refusal, by: &Peer) -> Text {
+    match (refusal, by) {
+        (Refusal::NotAccepted, Peer::Worker { name }) => text(
+            format!("to the worker {name} this ssh key is no operator's of the cluster"),
+            &[
+                "use a key that is one (ssh-add -l lists the agent's), by --identity",
+                "or let another operator add yours at a control plane: kubeboot operator add; workers hear of it within a \
+                 minute, those that are cut off once they are not any more",
+            ],
+        ),
+        (Refusal::Busy, Peer::Worker { name }) => text(
+            format!("the worker {name} can't tell now who is an operator"),
+            &["try again in a moment; control planes say it, and their word is good for 7 days"],
+        ),
+        (_, Peer::Worker { name }) => text(
+            format!("the worker {name} can't read the request; its log says why"),
+            &["use the kubeboot of its release"],
+        ),
+        (refusal, Peer::ControlPlane) => not_admitted_here(refusal),
+    }
+}
+
+/// A control plane's.
+fn not_admitted_here(refusal: Refusal) -> Text {
     match refusal {
         Refusal::NotAccepted => text(
             "this ssh key is no operator's of the cluster",
@@ -252,6 +289,25 @@ fn not_admitted(refusal: Refusal) -> Text {
         ),
         Refusal::Busy => text("the control plane is busy", &["try again in a moment"]),
         _ => text("the control plane can't read the request; its log says why", &["use the kubeboot of its release"]),
+    }
+}
+
+/// The cluster's word about a worker that is no good now.
+fn stated(name: &str, fault: Fault, about: &Context<'_>) -> Text {
+    let server = about.server;
+    match fault {
+        Fault::Ended { ago } => text(
+            format!("what the cluster said of the worker {name}, which answers at {server}, ended {} ago", span(ago)),
+            &[
+                "a worker that was removed stays so; one that reaches a control plane again gets a new word within half an \
+                 hour: see kubeboot members at a control plane",
+                "compare this machine's clock with the cluster's",
+            ],
+        ),
+        _ => text(
+            format!("what the cluster said of the worker {name}, which answers at {server}, is from the future"),
+            &["set this machine's clock; if it is right, the cluster's is not"],
+        ),
     }
 }
 
@@ -280,6 +336,13 @@ fn unproven(refusal: Refusal, about: &Context<'_>) -> Text {
             ),
             &["use releases that are closer together on both"],
         ),
+        Refusal::Busy if about.purpose == Purpose::Operate => text(
+            format!("what answers at {server} can't prove now that it is of the cluster"),
+            &[
+                "a worker that joined by an older release gets what it takes within half an hour, once a control plane answers",
+                "ask a control plane meanwhile; on the worker's console stand its address and state",
+            ],
+        ),
         _ => text(
             format!("what answers at {server} refuses before it has proven to be the cluster's"),
             &["check that the address is a control plane's of the cluster that is meant"],
@@ -293,6 +356,8 @@ fn impostor(impostor: Impostor, about: &Context<'_>) -> Text {
         Impostor::Certificate => "shows an identity that no founder has certified",
         Impostor::Fingerprint => "shows the identity of another cluster",
         Impostor::Signature => "shows the cluster's identity and can't prove it on this connection",
+        Impostor::Statement(Fault::Role) => "shows a control plane's statement where only a worker shows one",
+        Impostor::Statement(_) => "shows a worker's statement that the cluster has not signed",
     };
     text(
         format!("WARNING: what answers at {server} poses as the cluster: it {why}"),

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use super::Sign;
 use super::failure::Failure;
 use super::message::{Ask, Grant, Message, Presented, Purpose, SIGNATURE, Versions, most};
+use super::objects;
 use super::proven::{Opened, Proven};
 use super::transcript::{Exporter, Label};
 use crate::certificates::{Unix, check, profile, signing_request};
@@ -202,6 +203,14 @@ impl<'a> Joiner<'a> {
             return Err(Failure::BadGrant("it is not what a machine of this role gets".to_owned()));
         }
         self.certificates(now, &grant).map_err(Failure::BadGrant)?;
+        if let Some(statement) = &grant.statement {
+            let (id, identity) = (objects::unhex(&proven.cluster.id).unwrap_or_default(), proven.cluster.identity());
+            let judged = statement.verify(&id, &identity, now).map_err(|fault| fault.to_string());
+            judged.map_err(Failure::BadGrant)?;
+            if !statement.is_of(grant.role, &self.machine.name, &self.node.public()) {
+                return Err(Failure::BadGrant("its statement is about another machine".to_owned()));
+            }
+        }
         Ok(Step::Enrolled(Box::new(Enrolled { cluster: proven.cluster, grant })))
     }
 

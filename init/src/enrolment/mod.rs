@@ -31,6 +31,7 @@ pub mod releases;
 pub mod seeking;
 pub mod server;
 pub mod ssh;
+pub mod statement;
 pub mod taking;
 pub mod transcript;
 mod wire;

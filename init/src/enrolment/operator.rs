@@ -1,12 +1,14 @@
-//! The operator's side: a person with an ssh key, anywhere, who proves it to a cluster that has proven itself.
+//! The operator's side: a person with an ssh key, anywhere, who proves it to a node whose cluster has proven itself.
 //!
 //! The key may be in an agent or on a FIDO token, so a signature is asked for and comes back as an event.
 
 use super::failure::Failure;
 use super::message::{Message, Operator as Proof, Purpose, Versions, most};
+pub use super::proven::Peer;
 use super::proven::{Opened, Proven};
 use super::ssh;
 use super::transcript::{Exporter, Label};
+use crate::certificates::Unix;
 use crate::plan::record::Cluster;
 use crate::token::SECRET;
 
@@ -28,8 +30,8 @@ pub enum Step {
     Sign(Vec<u8>),
     /// This message is sent.
     Send(Vec<u8>),
-    /// The server takes commands on this connection from now on.
-    Admitted(Box<Cluster>),
+    /// The server, a node of this cluster, takes commands on this connection from now on.
+    Admitted(Box<Cluster>, Peer),
     /// The exchange has failed, and the connection is closed.
     Failed(Failure),
 }
@@ -43,22 +45,29 @@ enum State {
 
 /// One connection of an operator.
 pub struct Operator {
+    now: Unix,
     key: Vec<u8>,
     state: State,
 }
 
 impl Operator {
-    /// Begins the exchange. `key` is the ssh public key (wire form), `fingerprint` that of the cluster's identity or
-    /// founding key, `nonce` fresh and random. Returns the operator and the first message.
-    pub fn start(key: Vec<u8>, fingerprint: [u8; SECRET], exporter: Exporter, nonce: [u8; 32]) -> (Self, Vec<u8>) {
+    /// Begins the exchange, at `now`. `key` is the ssh public key (wire form), `fingerprint` that of the cluster's identity
+    /// or founding key, `nonce` fresh and random. Returns the operator and the first message.
+    pub fn start(
+        now: Unix,
+        key: Vec<u8>,
+        fingerprint: [u8; SECRET],
+        exporter: Exporter,
+        nonce: [u8; 32],
+    ) -> (Self, Vec<u8>) {
         let (opened, hello) = Opened::new(Versions::SPOKEN, Purpose::Operate, fingerprint, exporter, nonce);
-        (Operator { key, state: State::AwaitProof(opened) }, hello)
+        (Operator { now, key, state: State::AwaitProof(opened) }, hello)
     }
 
     /// The longest message that is read now, in bytes.
     pub fn most(&self) -> usize {
         match self.state {
-            State::AwaitProof(_) => most::TO_HELLO,
+            State::AwaitProof(_) => most::TO_OPERATOR,
             State::AwaitAnswer(_) => most::REFUSAL,
             State::AwaitSignature(_) | State::Ended => 0,
         }
@@ -69,7 +78,7 @@ impl Operator {
         let state = std::mem::replace(&mut self.state, State::Ended);
         let step = match (state, event) {
             (State::AwaitProof(opened), Event::Message(bytes)) => {
-                opened.answered(bytes).and_then(|proven| self.prepare(proven))
+                opened.answered_by_any(self.now, bytes).and_then(|proven| self.prepare(proven))
             }
             (State::AwaitSignature(proven), Event::Signed(signature)) => self.signed(proven, signature),
             (State::AwaitAnswer(proven), Event::Message(bytes)) => answer(*proven, bytes),
@@ -85,7 +94,11 @@ impl Operator {
 
     fn prepare(&mut self, proven: Proven) -> Result<Step, Failure> {
         let part = self.message(&[]).signed_part().map_err(Failure::Own)?;
-        let wrapped = ssh::wrapped(&proven.signed(&part, Label::Operator));
+        let label = match proven.peer {
+            Peer::ControlPlane => Label::Operator,
+            Peer::Worker { .. } => Label::OperatorOfWorker,
+        };
+        let wrapped = ssh::wrapped(&proven.signed(&part, label));
         self.state = State::AwaitSignature(Box::new(proven));
         Ok(Step::Sign(wrapped))
     }
@@ -105,8 +118,8 @@ impl State {
 
 fn answer(proven: Proven, bytes: &[u8]) -> Result<Step, Failure> {
     match Message::decode(bytes).map_err(Failure::Nonsense)? {
-        Message::Admitted => Ok(Step::Admitted(Box::new(proven.cluster))),
-        Message::Refusal(refusal) => Err(Failure::NotAdmitted { refusal }),
+        Message::Admitted => Ok(Step::Admitted(Box::new(proven.cluster), proven.peer)),
+        Message::Refusal(refusal) => Err(Failure::NotAdmitted { refusal, by: proven.peer }),
         other => Err(Failure::Unexpected { expected: "admitted", found: other.name() }),
     }
 }

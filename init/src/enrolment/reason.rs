@@ -49,7 +49,16 @@ pub enum Reason {
     /// The hint fits no fingerprint of this cluster on this connection.
     OtherCluster,
     /// No common version of the protocol.
-    Versions(Versions),
+    Versions {
+        /// What is spoken here.
+        ours: Versions,
+        /// What the other side speaks.
+        theirs: Versions,
+    },
+    /// A worker was asked to take a machine in.
+    Worker,
+    /// A worker has no word of the cluster's about itself that is good now.
+    NoStatement,
     /// Not a message.
     Message(Malformed),
     /// A message out of its turn.
@@ -142,11 +151,11 @@ impl Reason {
     pub fn public(&self) -> Option<Refusal> {
         Some(match self {
             Reason::OtherCluster => Refusal::OtherCluster,
-            Reason::Versions(_) => Refusal::Versions(Versions::SPOKEN),
+            Reason::Versions { ours, .. } => Refusal::Versions(*ours),
             Reason::Message(_) | Reason::Unexpected { .. } | Reason::Form | Reason::Name(_) | Reason::Request(_) => {
                 Refusal::Malformed
             }
-            Reason::NodeSignature | Reason::Token(_) | Reason::UnknownNode => Refusal::NotAccepted,
+            Reason::NodeSignature | Reason::Token(_) | Reason::UnknownNode | Reason::Worker => Refusal::NotAccepted,
             Reason::OperatorSignature(_) | Reason::NotAnOperator => Refusal::NotAccepted,
             Reason::WindowClosed(_) => Refusal::WindowClosed,
             Reason::Removed => Refusal::Removed,
@@ -155,7 +164,7 @@ impl Reason {
             Reason::Address(_) | Reason::AddressTaken { .. } | Reason::Moved { .. } => Refusal::Address,
             Reason::Clock { .. } => Refusal::Clock,
             Reason::Skew { oldest, newest, .. } => Refusal::Skew { oldest: *oldest, newest: *newest },
-            Reason::Contended | Reason::Host(_) => Refusal::Busy,
+            Reason::Contended | Reason::Host(_) | Reason::NoStatement => Refusal::Busy,
             Reason::TimedOut => return None,
         })
     }
@@ -201,10 +210,14 @@ impl fmt::Display for Reason {
                 "it means another cluster, or somebody stands between: its hint fits no fingerprint of this cluster on \
                  this connection",
             ),
-            Reason::Versions(Versions { oldest, newest }) => {
-                let ours = Versions::SPOKEN;
+            Reason::Versions { ours, theirs: Versions { oldest, newest } } => {
                 write!(f, "it speaks versions {oldest} to {newest}, this server {} to {}", ours.oldest, ours.newest)
             }
+            Reason::Worker => f.write_str("this is a worker, which takes no machine in: control planes do"),
+            Reason::NoStatement => f.write_str(
+                "this worker can't prove what it is: it has no statement of the cluster's that is good now. Its agent asks a \
+                 control plane for one, within half an hour",
+            ),
             Reason::Message(malformed) => write!(f, "what it sent is no message: {malformed}"),
             Reason::Unexpected { expected, found } => write!(f, "expected {expected}, found {found}"),
             Reason::Form => f.write_str("a joiner presents a token and a returning node none: this was the other way"),

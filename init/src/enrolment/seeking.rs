@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::PORT;
 use super::failure::{Context, Failure};
-use super::message::Purpose;
+use super::message::{Purpose, Refusal};
 use crate::discovery;
 use crate::release::Version;
 use crate::token::Joiner;
@@ -112,9 +112,15 @@ impl Trouble {
         }
     }
 
-    /// Whether nobody there has said anything: somebody elsewhere may know more.
+    /// Whether nobody there has said anything that matters: somebody elsewhere may know more.
     pub fn is_silence(&self) -> bool {
-        matches!(self, Trouble::Unresolved { .. } | Trouble::Unreachable { .. })
+        let busy = |failure: &Failure| matches!(failure, Failure::Refused { refusal: Refusal::Busy, .. });
+        match self {
+            Trouble::Unresolved { .. } | Trouble::Unreachable { .. } => true,
+            // A control plane whose API server does not come up, perhaps for ever, says only that.
+            Trouble::Failed { failure, .. } => busy(failure),
+            _ => false,
+        }
     }
 
     /// How much it tells: what a control plane says itself is worth more than that nobody answers.

@@ -1,4 +1,4 @@
-//! The server: a control plane that takes machines and operators in.
+//! The server: a control plane that takes machines and operators in, or a worker that takes operators in.
 //!
 //! It never looks, writes or issues itself: it says what is to be looked up, written down or issued, and is told what
 //! came of it. Whatever the token, the operations are the same up to the refusal: one look, one verification of the node
@@ -8,21 +8,37 @@ use zeroize::Zeroizing;
 
 use super::Keys;
 use super::decision::{Admission, Found, Site, Sought, decide};
-use super::message::{Ask, Founded, Grant, Hello, Message, Operator, Proof, Purpose, SIGNATURE, Versions, most};
+use super::message::{
+    Ask, Founded, Grant, Hello, Message, Operator, Proof, Purpose, SIGNATURE, STATEMENTS, Versions, WorkerProof, most,
+};
 use super::note::{Note, Outcome, Who};
 use super::reason::Reason;
 use super::ssh;
+use super::statement::Statement;
 use super::transcript::{Exporter, Label, Transcript, is_meant};
+use crate::certificates::expiry::Standing;
 use crate::certificates::{Leaf, Request, Unix, signing_request};
 use crate::token::fingerprint;
 
 /// How often a request is decided anew because others changed what it was decided on.
 const LOOKS: u8 = 4;
 
+/// As what a machine serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum As {
+    /// A control plane, which has the cluster's identity key.
+    ControlPlane,
+    /// A worker, which has its node key and this word of the cluster's about it, if a control plane has given one yet. It
+    /// serves operators and nobody else.
+    Worker(Option<Box<Statement>>),
+}
+
 /// What a server knows when a connection comes.
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// Who the cluster is. The identity key is [`Keys`]'.
+    /// As what it serves. The key that this takes is [`Keys`]'.
+    pub serves: As,
+    /// Who the cluster is.
     pub cluster: Founded,
     /// What holds for the whole cluster.
     pub site: Site,
@@ -155,6 +171,8 @@ pub struct Server<'a> {
     versions: Versions,
     keys: &'a dyn Keys,
     transcript: Transcript,
+    /// The version that both sides speak.
+    agreed: u8,
     who: Who,
     state: State,
 }
@@ -162,14 +180,18 @@ pub struct Server<'a> {
 type Effects = Result<Vec<Effect>, Reason>;
 
 impl<'a> Server<'a> {
-    /// A server for a connection on which nothing was said yet. `keys` holds the identity key.
+    /// A server for a connection on which nothing was said yet. `keys` holds the identity key, a worker's its node key.
     pub fn new(setup: Setup, keys: &'a dyn Keys) -> Self {
-        Server::speaking(Versions::SPOKEN, setup, keys)
+        let versions = match setup.serves {
+            As::ControlPlane => Versions::SPOKEN,
+            As::Worker(_) => Versions::OF_A_WORKER,
+        };
+        Server::speaking(versions, setup, keys)
     }
 
     pub(super) fn speaking(versions: Versions, setup: Setup, keys: &'a dyn Keys) -> Self {
         let (transcript, who) = (Transcript::new(), Who::default());
-        Server { setup, versions, keys, transcript, who, state: State::AwaitHello }
+        Server { setup, versions, keys, transcript, agreed: versions.oldest, who, state: State::AwaitHello }
     }
 
     /// The longest message that is read now, in bytes; 0: none is.
@@ -222,7 +244,7 @@ impl<'a> Server<'a> {
             other => return Err(Reason::Unexpected { expected: "hello", found: other.name() }),
         };
         self.who.purpose = Some(hello.purpose);
-        self.admissible(&hello)?;
+        self.agreed = self.admissible(&hello)?;
         self.transcript.add(bytes);
         let proof = self.proof(now)?;
         self.transcript.add(&proof);
@@ -233,21 +255,48 @@ impl<'a> Server<'a> {
         Ok(vec![Effect::Send(proof)])
     }
 
-    /// Whether the hello means this cluster, and a version that is spoken here. Who means no fingerprint of this cluster
-    /// is shown none of it.
-    fn admissible(&self, hello: &Hello) -> Result<(), Reason> {
+    /// Whether the hello means this cluster, and what this machine serves: then the version that both speak. Who means no
+    /// fingerprint of this cluster is shown none of it.
+    fn admissible(&self, hello: &Hello) -> Result<u8, Reason> {
         let cluster = &self.setup.cluster;
         let fingerprints = [fingerprint(&cluster.identity_key), fingerprint(&cluster.founding_key)];
         if !is_meant(&hello.hint, &fingerprints, &self.setup.exporter) {
             return Err(Reason::OtherCluster);
         }
-        match self.versions.agreed(hello.versions) {
-            Some(_) => Ok(()),
-            None => Err(Reason::Versions(hello.versions)),
+        // Before the versions: a machine of any release that wants to join hears the same.
+        if self.setup.serves != As::ControlPlane && hello.purpose != Purpose::Operate {
+            return Err(Reason::Worker);
         }
+        let versions = Reason::Versions { ours: self.versions, theirs: hello.versions };
+        self.versions.agreed(hello.versions).ok_or(versions)
     }
 
     fn proof(&self, now: Unix) -> Result<Zeroizing<Vec<u8>>, Reason> {
+        match &self.setup.serves {
+            As::ControlPlane => self.proof_of_the_cluster(now),
+            As::Worker(Some(statement)) if matches!(statement.standing(now), Standing::Good | Standing::Due) => {
+                self.proof_of_a_worker(now, statement)
+            }
+            As::Worker(_) => Err(Reason::NoStatement),
+        }
+    }
+
+    fn proof_of_a_worker(&self, now: Unix, statement: &Statement) -> Result<Zeroizing<Vec<u8>>, Reason> {
+        let mut proof = WorkerProof {
+            versions: self.versions,
+            nonce: self.setup.nonce,
+            time: now,
+            cluster: self.setup.cluster.clone(),
+            statement: statement.clone(),
+            signature: [0; SIGNATURE],
+        };
+        let draft = Message::WorkerProof(proof.clone()).encode().map_err(Reason::Message)?;
+        let part = Proof::signed_part(&draft);
+        proof.signature = self.keys.sign(&self.transcript.signed(part, Label::Worker, &self.setup.exporter));
+        Message::WorkerProof(proof).encode().map_err(Reason::Message)
+    }
+
+    fn proof_of_the_cluster(&self, now: Unix) -> Result<Zeroizing<Vec<u8>>, Reason> {
         let mut proof = Proof {
             versions: self.versions,
             nonce: self.setup.nonce,
@@ -334,10 +383,15 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// The last door: no worker is ever sent what only a control plane may have.
-    fn issued(&mut self, admission: &Admission, grant: Grant) -> Effects {
-        if grant.role != admission.node.role || !grant.fits() {
+    /// The last door: no worker is ever sent what only a control plane may have, and none a word about another.
+    fn issued(&mut self, admission: &Admission, mut grant: Grant) -> Effects {
+        let node = &admission.node;
+        let is_its = |statement: &Statement| statement.is_of(node.role, &node.name, &node.key);
+        if grant.role != node.role || !grant.fits() || !grant.statement.as_ref().is_none_or(is_its) {
             return Err(Reason::Host("what was put together is not what a machine of this role gets".to_owned()));
+        }
+        if self.agreed < STATEMENTS {
+            grant.statement = None;
         }
         let message = Message::Grant(grant).encode();
         let message = message.map_err(|why| Reason::Host(format!("what was put together is too much: {why}")))?;
@@ -353,7 +407,11 @@ impl<'a> Server<'a> {
         self.who.operator = Some(operator.clone());
         let proof = Operator { key: key.clone(), signature };
         let part = proof.signed_part().map_err(Reason::Message)?;
-        let signed = self.transcript.signed(&part, Label::Operator, &self.setup.exporter);
+        let label = match self.setup.serves {
+            As::ControlPlane => Label::Operator,
+            As::Worker(_) => Label::OperatorOfWorker,
+        };
+        let signed = self.transcript.signed(&part, label, &self.setup.exporter);
         ssh::verify(&key, &signed, &proof.signature).map_err(Reason::OperatorSignature)?;
         self.state = State::Finding(operator);
         Ok(vec![Effect::Find(key)])

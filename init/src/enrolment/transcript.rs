@@ -24,8 +24,12 @@ pub enum Label {
     Token(Joiner),
     /// A joiner or a returning node, with its node key.
     Node(Purpose),
-    /// An operator, with an ssh key.
+    /// An operator, with an ssh key, to a control plane.
     Operator,
+    /// A worker, with its node key, to an operator.
+    Worker,
+    /// An operator, with an ssh key, to a worker.
+    OperatorOfWorker,
 }
 
 impl Label {
@@ -39,6 +43,8 @@ impl Label {
             Label::Node(Purpose::Join(Joiner::ControlPlane)) => b"kubeboot enrolment 1 new control plane\0",
             Label::Node(Purpose::Return) => b"kubeboot enrolment 1 returning node\0",
             Label::Operator | Label::Node(Purpose::Operate) => b"kubeboot enrolment 1 operator\0",
+            Label::Worker => b"kubeboot enrolment 2 worker\0",
+            Label::OperatorOfWorker => b"kubeboot enrolment 2 operator of a worker\0",
         }
     }
 }

@@ -161,7 +161,7 @@ impl<'a> Executor<'a> {
     }
 
     /// Stages what a control plane has granted: authorities, API servers, the mesh key if it is newer than the one that is
-    /// there, and of the certificates `leaves`.
+    /// there, what the cluster says of a worker, and of the certificates `leaves`.
     fn take(&mut self, granted: &Granted, leaves: &[Leaf]) -> Result<(), Reason> {
         let grant = &granted.enrolled.grant;
         for (authority, certificate) in &grant.authorities {
@@ -171,6 +171,10 @@ impl<'a> Executor<'a> {
         self.stage(paths::ENDPOINTS, endpoints.text().as_bytes(), 0o644)?;
         if disk::lacks_mesh_key(self.root, &grant.mesh_key) {
             self.stage(paths::MESH_KEY, &stored::key_bytes(&grant.mesh_key), 0o600)?;
+        }
+        if let Some(statement) = &grant.statement {
+            let file = statement.file().map_err(|why| Reason::State(format!("{}: {why}", paths::STATEMENT)))?;
+            self.stage(paths::STATEMENT, &file, 0o600)?;
         }
         let pairs = Leaf::OF_EVERY_NODE.into_iter().zip(&grant.certificates).zip(&granted.keys);
         for ((leaf, certificate), key) in pairs.filter(|((leaf, _), _)| leaves.contains(leaf)) {

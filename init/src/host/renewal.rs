@@ -6,7 +6,7 @@ use super::files;
 use super::founder::{self, Unfinished};
 use super::joining::{self, Asker, By, Granted, known_hosts};
 use super::node::ThisNode;
-use super::operators::removed;
+use super::operators::kept;
 use super::root::Root;
 use super::{clock, worker};
 use crate::certificates::Leaf;
@@ -40,7 +40,7 @@ pub fn renew(root: &Root, this: &ThisNode) -> Result<Renewed, String> {
         return renew_worker(root, this);
     }
     let mut founder = as_founder(this);
-    removed::apply(root, &mut founder.settings);
+    kept::apply(root, &mut founder.settings);
     let steps = founder::renew(root, &founder).map_err(|error: Unfinished| error.to_string())?;
     if steps.is_empty() {
         return Ok(Renewed::default());
@@ -69,13 +69,21 @@ fn renew_worker(root: &Root, this: &ThisNode) -> Result<Renewed, String> {
     let (before, after) = split(&steps).unwrap_or((&steps, &[]));
     let failed = |error: Failed| error.to_string();
     worker::act(root, before, None, |_, _| {}).map_err(failed)?;
+    let mut words = words(&steps);
     if !after.is_empty() {
-        worker::act(root, after, Some(&come_back(root, this, known_hosts(root, &this.settings.join))?), |_, _| {})
-            .map_err(failed)?;
+        let granted = come_back(root, this, known_hosts(root, &this.settings.join))?;
+        worker::act(root, after, Some(&granted), |_, _| {}).map_err(failed)?;
+        if granted.enrolled.grant.statement.is_none() {
+            words.push(
+                "the control plane gave no word about this node, by which operators know it: its release is older. It is asked \
+                 again every half hour"
+                    .to_owned(),
+            );
+        }
     }
     let kubelet =
         steps.iter().any(|step| matches!(step, Step::Return { leaves, .. } if leaves.contains(&Leaf::KubeletClient)));
-    Ok(Renewed { words: words(&steps), operators: Vec::new(), kubelet })
+    Ok(Renewed { words, operators: Vec::new(), kubelet })
 }
 
 /// Asks a control plane where the API servers are: for a worker that reaches none where they were.

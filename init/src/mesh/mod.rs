@@ -19,6 +19,7 @@ mod random;
 pub mod record;
 pub mod rekeying;
 pub mod returning;
+pub mod roll;
 pub mod store;
 pub mod stored;
 pub mod sync;
@@ -35,6 +36,7 @@ pub use keys::MeshKey;
 pub use machine::{Counts, Mesh, Queues, Suspicion};
 pub use members::State;
 pub use record::{Record, Refused};
+pub use roll::Roll;
 pub use wire::Malformed;
 
 use crate::certificates::check;

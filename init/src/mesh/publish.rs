@@ -5,13 +5,15 @@ use std::collections::BTreeSet;
 use super::announcement::NodeId;
 use super::keys::MeshKey;
 use super::record::{Certificate, Kind, Record};
+use super::roll::Roll;
 use super::store::Store;
 use crate::certificates::{DAY, Unix};
 use crate::enrolment::Sign;
 use crate::plan::record::Endpoints;
 
-/// How long the list of API servers has force, in seconds. It is signed again when half of that is over.
-const ENDPOINTS_LIFE: u64 = 7 * DAY;
+/// How long the lists of API servers and of operators have force, in seconds. They are signed again when half of that is
+/// over.
+const LIFE: u64 = 7 * DAY;
 /// How long a control plane may sign records with one record key, in seconds.
 pub const SIGNER_LIFE: u64 = 30 * DAY;
 /// Removals that are published in one go; what is left comes with the next.
@@ -24,6 +26,17 @@ pub struct Wanted {
     pub endpoints: Option<Endpoints>,
     /// Whose node keys are removed.
     pub removed: BTreeSet<NodeId>,
+    /// Who the operators are, if that is known.
+    pub operators: Option<People>,
+}
+
+/// Who the operators are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct People {
+    /// On the cluster's record.
+    pub on_record: Roll,
+    /// Of this control plane's settings alone.
+    pub of_settings: Roll,
 }
 
 /// A record that is not signed yet.
@@ -41,8 +54,8 @@ pub struct Draft {
     pub body: Vec<u8>,
 }
 
-/// The records that have to be signed so that the mesh says what is wanted, beside those that it holds.
-pub fn due(held: &Store, wanted: &Wanted, now: Unix) -> Vec<Draft> {
+/// The records that have to be signed so that the mesh says what is wanted, beside those that it holds. `me` signs them.
+pub fn due(held: &Store, wanted: &Wanted, me: NodeId, now: Unix) -> Vec<Draft> {
     let missing = wanted.removed.iter().filter(|id| !held.is_removed(id)).take(REMOVALS);
     let removal = |id: &NodeId| Draft {
         kind: Kind::Removal,
@@ -51,19 +64,53 @@ pub fn due(held: &Store, wanted: &Wanted, now: Unix) -> Vec<Draft> {
         expiry: Unix::MAX,
         body: Vec::new(),
     };
-    let endpoints = wanted.endpoints.as_ref().and_then(|endpoints| endpoints_due(held, endpoints, now));
-    missing.map(removal).chain(endpoints).collect()
+    let endpoints = wanted.endpoints.as_ref().map(|servers| servers.text().into_bytes());
+    let endpoints = endpoints.and_then(|body| list_due(held, Kind::Endpoints, &[], body, now));
+    let operators = wanted.operators.iter().flat_map(|people| operators_due(held, people, me, now));
+    missing.map(removal).chain(endpoints).chain(operators).collect()
 }
 
-fn endpoints_due(held: &Store, wanted: &Endpoints, now: Unix) -> Option<Draft> {
-    let (kind, body, expiry) = (Kind::Endpoints, wanted.text().into_bytes(), now.saturating_add(ENDPOINTS_LIFE));
-    let held = held.get(kind, &[]);
-    let fresh = |record: &Record| record.body == body && record.in_force(now.saturating_add(ENDPOINTS_LIFE / 2));
+fn operators_due(held: &Store, people: &People, me: NodeId, now: Unix) -> Vec<Draft> {
+    let kind = Kind::Operators;
+    let on_record = list_due(held, kind, &[], people.on_record.bytes(), now);
+    // Settings that never named anybody need no record to say so.
+    let says = !people.of_settings.is_empty() || held.get(kind, &me.0).is_some();
+    let of_settings = says.then(|| list_due(held, kind, &me.0, people.of_settings.bytes(), now)).flatten();
+    on_record.into_iter().chain(of_settings).collect()
+}
+
+/// A list that has force for a while, if the one that is held says something else or not for long enough.
+fn list_due(held: &Store, kind: Kind, subject: &[u8], body: Vec<u8>, now: Unix) -> Option<Draft> {
+    let held = held.get(kind, subject);
+    let fresh = |record: &Record| record.body == body && record.in_force(now.saturating_add(LIFE / 2));
     if held.is_some_and(|record| fresh(record)) {
         return None;
     }
     let epoch = held.map_or(0, |record| record.epoch).saturating_add(1);
-    Some(Draft { kind, subject: Vec::new(), epoch, expiry, body })
+    Some(Draft { kind, subject: subject.to_vec(), epoch, expiry: now.saturating_add(LIFE), body })
+}
+
+/// Who the operators are by the mesh's records, as they were looked at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operators {
+    /// Who.
+    pub roll: Roll,
+    /// When the first of these records loses its force: then they are looked at again, or nobody is an operator.
+    pub until: Unix,
+}
+
+/// The operators that the mesh's records name: who is on the cluster's record, and who the settings of a control plane name
+/// and was not removed. None without a record of the former that has force: then nobody says who was removed.
+pub fn operators(held: &Store, now: Unix) -> Option<Operators> {
+    let on_record = held.in_force(Kind::Operators, &[], now)?;
+    let (mut roll, mut until) = (on_record.operators()?, on_record.expiry);
+    for record in held.records().filter(|record| !record.subject.is_empty() && record.in_force(now)) {
+        if let Some(of_settings) = record.operators() {
+            roll.listed.extend(of_settings.listed);
+            until = until.min(record.expiry);
+        }
+    }
+    Some(Operators { roll, until })
 }
 
 /// The API servers that the mesh's record names, if it has force.
@@ -107,6 +154,7 @@ mod tests {
 
     const CLUSTER: [u8; 16] = [1; 16];
     const NOW: Unix = 1_800_000_000;
+    const ME: NodeId = NodeId([2; 16]);
 
     fn signer(number: u8) -> SigningKey {
         Seed::new([number; 16]).join_token(Joiner::Worker).join_key()
@@ -114,7 +162,7 @@ mod tests {
 
     fn sign(draft: Draft, now: Unix) -> Record {
         let (identity, key) = (signer(1), signer(2));
-        let certificate = certify(&CLUSTER, NodeId([2; 16]), key.public(), now, &identity);
+        let certificate = certify(&CLUSTER, ME, key.public(), now, &identity);
         let record = draft.sign(&CLUSTER, certificate, now, &key);
         assert_eq!(record.verify(&CLUSTER, &identity.public()), Ok(()));
         record
@@ -124,11 +172,12 @@ mod tests {
         Wanted {
             endpoints: Some(Endpoints::of([server.parse().expect("an address")])),
             removed: BTreeSet::from([NodeId([7; 16])]),
+            operators: None,
         }
     }
 
     fn publish(store: &mut Store, wanted: &Wanted, now: Unix) -> Vec<(Kind, u64)> {
-        let drafts = due(store, wanted, now);
+        let drafts = due(store, wanted, ME, now);
         let published = drafts.iter().map(|draft| (draft.kind, draft.epoch)).collect();
         for draft in drafts {
             store.accept(Arc::new(sign(draft, now))).expect("newer");
@@ -140,12 +189,12 @@ mod tests {
     fn what_is_said_already_is_not_said_again_until_half_of_its_life_is_over() {
         let (mut store, one) = (Store::default(), wanted("192.0.2.1:6443"));
         assert_eq!(publish(&mut store, &one, NOW), [(Kind::Removal, 1), (Kind::Endpoints, 1)]);
-        assert_eq!(publish(&mut store, &one, NOW + ENDPOINTS_LIFE / 2 - 1), []);
-        assert_eq!(publish(&mut store, &one, NOW + ENDPOINTS_LIFE / 2), [(Kind::Endpoints, 2)]);
+        assert_eq!(publish(&mut store, &one, NOW + LIFE / 2 - 1), []);
+        assert_eq!(publish(&mut store, &one, NOW + LIFE / 2), [(Kind::Endpoints, 2)]);
         assert_eq!(publish(&mut store, &wanted("192.0.2.2:6443"), NOW), [(Kind::Endpoints, 3)]);
         assert_eq!(publish(&mut store, &Wanted::default(), NOW), []);
         assert_eq!(endpoints(&store, NOW), wanted("192.0.2.2:6443").endpoints);
-        assert_eq!(endpoints(&store, NOW + ENDPOINTS_LIFE), None, "without force it leads nobody");
+        assert_eq!(endpoints(&store, NOW + LIFE), None, "without force it leads nobody");
     }
 
     #[test]
@@ -161,5 +210,50 @@ mod tests {
         let (mut store, mut all) = (Store::default(), Wanted::default());
         all.removed.extend((0..100).map(|number| NodeId([number; 16])));
         assert_eq!([0, 0, 0].map(|_| publish(&mut store, &all, NOW).len()), [REMOVALS, 100 - REMOVALS, 0]);
+    }
+
+    /// Keys by their numbers; they need not be any for what is shown here.
+    fn roll(listed: &[u8], removed: &[&[u8]]) -> Roll {
+        let digest = |key: &&[u8]| {
+            let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key);
+            digest.as_ref().try_into().expect("32 bytes")
+        };
+        Roll { listed: listed.iter().map(|key| vec![*key]).collect(), removed: removed.iter().map(digest).collect() }
+    }
+
+    fn people(on_record: Roll, of_settings: Roll) -> Wanted {
+        Wanted { operators: Some(People { on_record, of_settings }), ..Wanted::default() }
+    }
+
+    #[test]
+    fn operators_are_who_is_on_record_or_in_some_settings_and_was_not_removed() {
+        let mut store = Store::default();
+        assert_eq!(operators(&store, NOW), None);
+        publish(&mut store, &people(roll(&[1], &[]), roll(&[2, 3], &[])), NOW);
+        let admitted = |store: &Store, now| {
+            let found = operators(store, now);
+            found.map(|found| (1..=4).filter(|key| found.roll.admits(&[*key])).collect::<Vec<u8>>())
+        };
+        assert_eq!(admitted(&store, NOW), Some(vec![1, 2, 3]));
+        assert_eq!(operators(&store, NOW).map(|found| found.until), Some(NOW + LIFE));
+        // Another control plane removes one whom only this one's settings name; this one is down and says nothing more.
+        let drafts = due(&store, &people(roll(&[1, 4], &[&[2]]), Roll::default()), NodeId([9; 16]), NOW);
+        assert_eq!(drafts.len(), 1, "settings that name nobody are not said");
+        drafts.into_iter().for_each(|draft| store.accept(Arc::new(sign(draft, NOW))).expect("newer"));
+        assert_eq!(admitted(&store, NOW), Some(vec![1, 3, 4]));
+        assert_eq!(admitted(&store, NOW + LIFE), None, "without force nobody is an operator");
+        // What the settings name no more is said once.
+        let now = people(roll(&[1, 4], &[&[2]]), Roll::default());
+        assert_eq!(publish(&mut store, &now, NOW), [(Kind::Operators, 2)]);
+        assert_eq!(admitted(&store, NOW), Some(vec![1, 4]));
+        assert_eq!(publish(&mut store, &now, NOW), []);
+    }
+
+    #[test]
+    fn settings_are_said_by_who_has_them_alone() {
+        let mut draft = due(&Store::default(), &people(Roll::default(), roll(&[2], &[])), ME, NOW).remove(1);
+        assert_eq!(draft.subject, ME.0);
+        draft.subject = vec![8; 16];
+        assert_eq!(Record::parse(&sign(draft, NOW).bytes()).map_err(|why| why.0), Err("subject"));
     }
 }

@@ -3,6 +3,7 @@
 use aws_lc_rs::digest;
 
 use super::announcement::NodeId;
+use super::roll::Roll;
 use super::wire::{Malformed, Reader, put_bytes};
 use crate::certificates::{Unix, check};
 
@@ -29,11 +30,15 @@ pub enum Kind {
     Verdict,
     /// Which mesh key is the newest: its commitment, and whether the one before has a grace. Its epoch is the key's.
     MeshKey,
+    /// Who the operators are: without a subject those on the cluster's record and who was removed, else those that the
+    /// settings of one control plane name. That subject is its node id, and nobody else signs it.
+    Operators,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 5] = [Kind::Endpoints, Kind::CaBundle, Kind::Removal, Kind::Verdict, Kind::MeshKey];
+    pub const ALL: [Kind; 6] =
+        [Kind::Endpoints, Kind::CaBundle, Kind::Removal, Kind::Verdict, Kind::MeshKey, Kind::Operators];
 
     fn number(self) -> u8 {
         match self {
@@ -42,6 +47,7 @@ impl Kind {
             Kind::Removal => 3,
             Kind::Verdict => 4,
             Kind::MeshKey => 5,
+            Kind::Operators => 6,
         }
     }
 
@@ -51,6 +57,7 @@ impl Kind {
             Kind::Endpoints | Kind::CaBundle | Kind::MeshKey => 1,
             Kind::Removal => 16_384,
             Kind::Verdict => 1_024,
+            Kind::Operators => 65,
         }
     }
 
@@ -59,6 +66,7 @@ impl Kind {
             Kind::Endpoints | Kind::CaBundle | Kind::MeshKey => subject.is_empty(),
             Kind::Removal => subject.len() == 16,
             Kind::Verdict => (1..=MAX_SUBJECT).contains(&subject.len()),
+            Kind::Operators => matches!(subject.len(), 0 | 16),
         }
     }
 }
@@ -209,6 +217,10 @@ impl Record {
         let record = Record { kind, cluster, subject, epoch, issued, expiry, body, certificate, signature };
         match kind {
             Kind::MeshKey if record.mesh_key().is_none() => Err(Malformed("body")),
+            Kind::Operators if record.operators().is_none() => Err(Malformed("body")),
+            Kind::Operators if !record.subject.is_empty() && record.subject != record.certificate.signer.0 => {
+                Err(Malformed("subject"))
+            }
             Kind::Removal if expiry != Unix::MAX || !record.body.is_empty() => Err(Malformed("expiry")),
             _ => Ok(record),
         }
@@ -254,6 +266,11 @@ impl Record {
             (Kind::MeshKey, [1]) => Some((*commitment, true)),
             _ => None,
         }
+    }
+
+    /// Who the operators are, if it is about that.
+    pub fn operators(&self) -> Option<Roll> {
+        (self.kind == Kind::Operators).then(|| Roll::parse(&self.body).ok()).flatten()
     }
 
     /// What it is about, as a number: the first bytes of SHA-256 over kind and subject.

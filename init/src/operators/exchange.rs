@@ -101,12 +101,7 @@ impl Asking {
 /// What the operator is told: it is no request, one of another release, or one that may not be made.
 pub fn asked(bytes: &[u8]) -> Result<Request, Trouble> {
     let refused = |why: String| {
-        Trouble::new(
-            Exit::BadInput,
-            "The control plane can't read the request",
-            why,
-            "use the kubeboot of its release.",
-        )
+        Trouble::new(Exit::BadInput, "The node can't read the request", why, "use the kubeboot of its release.")
     };
     let body = match Frame::decode(bytes) {
         Ok(Frame::Request(body)) => body,

@@ -140,7 +140,7 @@ pub enum Request {
         /// The name.
         name: String,
     },
-    /// Who is in the mesh, as the control plane's agent sees it. Answer: [`crate::mesh::view::View`].
+    /// Who is in the mesh, as the node's agent sees it. Answer: [`crate::mesh::view::View`].
     Members {},
     /// Removes a node. Answer: [`crate::node_removal::Progress`], one a line, each as it happens.
     NodeRemove {
@@ -149,9 +149,63 @@ pub enum Request {
         /// How many seconds its pods may take to move; none: they end with it.
         drain: Option<u64>,
     },
+    /// Where control planes are. What is asked of a worker in place of what it does not do, of which it gets nothing. Answer:
+    /// a list of addresses.
+    ControlPlanes {},
 }
 
 impl Request {
+    /// Whether a worker does it too. What it is sent is no secret and of no use elsewhere: nothing else may be sent to one.
+    pub fn is_for_workers(&self) -> bool {
+        match self {
+            Request::Status { .. }
+            | Request::Logs { .. }
+            | Request::SupportBundle {}
+            | Request::Members {}
+            | Request::ControlPlanes {} => true,
+            Request::Kubeconfig { .. }
+            | Request::TokenCreate { .. }
+            | Request::TokenList {}
+            | Request::TokenRevoke { .. }
+            | Request::OperatorAdd { .. }
+            | Request::OperatorRemove { .. }
+            | Request::OperatorList {}
+            | Request::UserCreate { .. }
+            | Request::UserList {}
+            | Request::UserRevoke { .. }
+            | Request::NodeRemove { .. } => false,
+        }
+    }
+
+    /// The words of the command that asks for it, but for where it is asked and what is of the terminal's alone.
+    pub fn command(&self) -> String {
+        match self {
+            Request::Kubeconfig { .. } => "kubeconfig".to_owned(),
+            Request::Status { .. } => "status".to_owned(),
+            Request::Logs { unit, .. } => format!("logs {}", unit.as_deref().unwrap_or_default()).trim_end().to_owned(),
+            Request::SupportBundle {} => "support-bundle".to_owned(),
+            Request::TokenCreate { role: Admits::Worker, uses: None, .. } => "token create".to_owned(),
+            Request::TokenCreate { role: Admits::Worker, uses: Some(uses), .. } => {
+                format!("token create --uses {uses}")
+            }
+            Request::TokenCreate { .. } => "token create --role control-plane".to_owned(),
+            Request::TokenList {} => "token list".to_owned(),
+            Request::TokenRevoke { id } => format!("token revoke {id}"),
+            Request::OperatorAdd { key } => format!("operator add '{key}'"),
+            Request::OperatorRemove { key, .. } => format!("operator remove '{key}'"),
+            Request::OperatorList {} => "operator list".to_owned(),
+            Request::UserCreate { user, .. } => format!("user create {} --role {}", user.name, user.role),
+            Request::UserList {} => "user list".to_owned(),
+            Request::UserRevoke { name } => format!("user revoke {name}"),
+            Request::Members {} => "members".to_owned(),
+            Request::NodeRemove { name, drain: Some(seconds) } => {
+                format!("node remove {name} --drain-timeout {seconds}")
+            }
+            Request::NodeRemove { name, drain: None } => format!("node remove {name} --without-drain"),
+            Request::ControlPlanes {} => "members".to_owned(),
+        }
+    }
+
     /// How long the connection lasts that carries it, at most. A removal's is longer by the time that its pods have.
     pub fn session(&self) -> Duration {
         match self {
@@ -242,6 +296,7 @@ impl Request {
             },
             Request::Status { .. }
             | Request::Members {}
+            | Request::ControlPlanes {}
             | Request::SupportBundle {}
             | Request::TokenList {}
             | Request::OperatorList {}
@@ -268,6 +323,7 @@ impl Request {
             Request::UserRevoke { .. } => "No user was revoked",
             Request::Members {} => "The members of the mesh can't be shown",
             Request::NodeRemove { .. } => "The node was not removed",
+            Request::ControlPlanes {} => "The control planes can't be shown",
         }
     }
 }
@@ -297,6 +353,7 @@ impl std::fmt::Display for Request {
             Request::Members {} => "members".to_owned(),
             Request::NodeRemove { name, drain: Some(_) } => format!("node remove {name}"),
             Request::NodeRemove { name, drain: None } => format!("node remove {name} without drain"),
+            Request::ControlPlanes {} => "where control planes are".to_owned(),
         };
         f.write_str(one_line(&text).trim_end())
     }

@@ -175,7 +175,7 @@ impl fmt::Display for Step {
             Step::NodeKey { .. } => f.write_str("make this machine's node key"),
             Step::Join { .. } => f.write_str("join the cluster: its record, authorities and this node's certificates"),
             Step::Return { leaves, .. } if leaves.is_empty() => {
-                f.write_str("ask a control plane where the API servers are")
+                f.write_str("ask a control plane where the API servers are, and for its word about this node")
             }
             Step::Return { leaves, .. } => {
                 let names: Vec<&str> = leaves.iter().map(|leaf| leaf.name()).collect();

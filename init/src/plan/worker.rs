@@ -4,10 +4,14 @@
 //! plan. The node key is on disk before the machine asks, and asking again with it takes no second use of a token: so a
 //! power cut anywhere leaves a machine that asks again at its next boot.
 
+use crate::certificates::expiry::Standing;
 use crate::certificates::profile::of_every_node;
 use crate::certificates::{Authority, Fault, Inspected, Leaf, Request, Unix, check};
+use crate::enrolment::objects::unhex;
+use crate::enrolment::statement::{self, Statement};
 use crate::kubernetes::kubeconfig;
 use crate::paths;
+use crate::token::Joiner;
 
 use super::parts::write;
 use super::record::{Cluster, Endpoints, Node};
@@ -69,10 +73,17 @@ impl Worker {
     /// Every path that the plan wants to know of.
     pub fn paths(&self) -> Vec<String> {
         // The mesh's key only for what a power cut left beside it: the plan has nothing to say of the key itself.
-        let mut files: Vec<String> =
-            [paths::CLUSTER, paths::NODE, paths::NODE_KEY, paths::MESH_KEY, paths::ENDPOINTS, paths::FROZEN]
-                .map(str::to_owned)
-                .into();
+        let mut files: Vec<String> = [
+            paths::CLUSTER,
+            paths::NODE,
+            paths::NODE_KEY,
+            paths::MESH_KEY,
+            paths::ENDPOINTS,
+            paths::STATEMENT,
+            paths::FROZEN,
+        ]
+        .map(str::to_owned)
+        .into();
         files.extend(AUTHORITIES.map(|authority| authority.certificate().to_owned()));
         files.extend(Leaf::OF_EVERY_NODE.iter().flat_map(|leaf| leaf.form().paths()).map(str::to_owned));
         files.extend(kubeconfigs().into_iter().map(|(path, _)| path.to_owned()));
@@ -150,6 +161,10 @@ pub fn split(steps: &[Step]) -> Option<(&[Step], &[Step])> {
     Some(steps.split_at(at))
 }
 
+fn asked_for_statement(fault: Fault) -> Step {
+    Step::Return { leaves: Vec::new(), because: format!("{}: {fault}", paths::STATEMENT) }
+}
+
 /// What is, beside what should be.
 struct Found<'a> {
     worker: &'a Worker,
@@ -189,12 +204,16 @@ impl Found<'_> {
         }
         self.cluster()?;
         let faults = self.faults(when)?;
-        let Some((_, first)) = faults.first() else { return Ok(self.endpoints().into_iter().collect()) };
+        let statement = self.statement(when);
+        let Some((_, first)) = faults.first() else {
+            return Ok(self.endpoints().or_else(|| statement.map(asked_for_statement)).into_iter().collect());
+        };
         let same = faults.iter().all(|(_, fault)| fault == first);
         let because = match same {
             true => first.to_string(),
             false => faults.iter().map(|(leaf, fault)| format!("{leaf}: {fault}")).collect::<Vec<_>>().join(", "),
         };
+        // Each return brings a new statement with it, whatever it is for.
         Ok(vec![Step::Return { leaves: faults.iter().map(|(leaf, _)| *leaf).collect(), because }])
     }
 
@@ -206,6 +225,31 @@ impl Found<'_> {
             Err(fault) => fault.to_string(),
         };
         Some(Step::Return { leaves: Vec::new(), because: format!("{}: {found}", paths::ENDPOINTS) })
+    }
+
+    /// What is wrong with what the cluster says of this worker. No boot waits for it: operators alone do. A machine that
+    /// joined by a release that knew no statements has none.
+    fn statement(&self, when: When) -> Option<Fault> {
+        if when == When::Lost {
+            return None;
+        }
+        let statement = match state::file(self.sight, paths::STATEMENT).map(Statement::parse) {
+            Ok(Ok(statement)) => statement,
+            Ok(Err(malformed)) => return Some(Fault::Unreadable(malformed.to_string())),
+            Err(fault) => return Some(fault),
+        };
+        let key = state::file(self.sight, paths::NODE_KEY).and_then(check::ed25519_public_half).ok();
+        let cluster = state::file(self.sight, paths::CLUSTER).ok().and_then(|text| Cluster::parse(text).ok());
+        let key: [u8; 32] = key.and_then(|key| key.try_into().ok()).unwrap_or_default();
+        let (id, identity) =
+            (cluster.as_ref().and_then(|cluster| unhex(&cluster.id)), cluster.map(|one| one.identity()));
+        match statement.verify(&id.unwrap_or_default(), &identity.unwrap_or_default(), self.now) {
+            _ if !statement.is_of(Joiner::Worker, &self.worker.node.name, &key) => Some(Fault::WrongKey),
+            Err(statement::Fault::Ended { .. }) => Some(Fault::Expired),
+            Err(statement::Fault::Future) => Some(Fault::NotYetValid),
+            Err(fault) => Some(Fault::Differs(fault.to_string())),
+            Ok(()) => (statement.standing(self.now) == Standing::Due).then_some(Fault::Due),
+        }
     }
 
     /// A node knows its cluster again by the identity key in this record.

@@ -30,7 +30,8 @@ pub fn text(view: &View) -> String {
 fn row(member: &Seen) -> [String; 9] {
     let dash = || "-".to_owned();
     let name = if member.this_node { format!("{} (this node)", member.name) } else { member.name.clone() };
-    let trip = member.round_trip.map(|trip| duration(Duration::from_secs_f64(trip.max(0.0) / 1000.0)));
+    // What another machine says may be any number.
+    let trip = member.round_trip.and_then(|trip| Duration::try_from_secs_f64(trip / 1000.0).ok()).map(duration);
     [
         name,
         member.role.clone(),

@@ -28,13 +28,17 @@ pub(super) fn from_pods(kubectl: &Kubectl, tokens: &Tokens) -> Result<()> {
     no_token_is_a_credential_of_kubernetes(kubectl, tokens)
 }
 
-/// Pods of both kinds, on both machines, ask for the port of enrolment; the rules that drop this count it. The worker,
-/// which is no pod, joined through the same port.
+/// Pods of both kinds, on both machines, ask for the port of enrolment, at the founder and at the worker, which serves
+/// operators there; the rules that drop this count it. The worker, which is no pod, joined through the same port.
 fn pods_are_kept_from_enrolment(kubectl: &Kubectl) -> Result<()> {
-    let founder = Network::address(0);
-    for (node, of_pods) in [(FOUNDER, "input"), (WORKER, "forward")] {
-        is_dropped(kubectl, node, &format!("client-{node}"), of_pods, &founder)?;
-        is_dropped(kubectl, node, &format!("node-{node}"), "output", &founder)?;
+    let (founder, worker) = (Network::address(0), Network::address(1));
+    for (node, asked, of_pods) in
+        [(FOUNDER, &founder, "input"), (WORKER, &founder, "forward"), (WORKER, &worker, "input")]
+    {
+        is_dropped(kubectl, node, &format!("client-{node}"), of_pods, asked)?;
+        is_dropped(kubectl, node, &format!("node-{node}"), "output", asked)?;
+    }
+    for node in [FOUNDER, WORKER] {
         // The pods' network has IPv4 addresses here; but every interface has a link-local address of IPv6, too.
         let bridge = link_local(&workload::on(kubectl, Some(node), &INTERFACES)?, |name| name == "cni0")?;
         let pod = link_local(&kubectl.exec(&format!("client-{node}"), &INTERFACES)?, |name| name != "lo")?;

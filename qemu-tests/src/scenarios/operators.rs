@@ -38,7 +38,7 @@ fn operators_command_the_cluster(stage: &mut Stage) -> Result<()> {
     let mut spec = founder_of(stage, &tokens, &images)?;
     spec.words.push(format!("kubeboot.operator=\"{}\"", public(&ann)?));
     let worker = worker_of(stage, &tokens, &images)?;
-    let machine = stage.start(spec)?;
+    let machine = stage.start(spec.clone())?;
     let mut worker = stage.start(worker)?;
     let mut founded = stage.ready(machine)?;
     let desk = Desk::new(stage, &founded.kubectl, &tokens)?;
@@ -46,8 +46,16 @@ fn operators_command_the_cluster(stage: &mut Stage) -> Result<()> {
         .and_then(|()| people(&desk, &founded.kubectl, &ann))
         .and_then(|()| operators(&desk, &ann, &bob))
         .and_then(|()| strangers(&desk, &ann, &eve))
+        .and_then(|()| a_worker_is_asked(&desk, &ann, &bob, &eve))
         .and_then(|()| no_secret_leaves(&desk, &ann, &tokens))
-        .and_then(|()| [FOUNDER, WORKER].iter().try_for_each(|node| no_secret_stays(&founded.kubectl, node, &tokens)))
+        .and_then(|()| [FOUNDER, WORKER].iter().try_for_each(|node| no_secret_stays(&founded.kubectl, node, &tokens)));
+    done.inspect_err(|_| founded.kubectl.describe(&stage.folder.join("cluster.log")))?;
+    // Without any control plane: that is when a worker's logs are wanted most.
+    founded.machine.cut_power()?;
+    a_worker_alone_is_asked(&desk, &ann, &eve)?;
+    founded.machine = stage.start(spec)?;
+    let done = await_node(&founded.kubectl, FOUNDER, &*founded.machine)
+        .and_then(|()| await_status(&desk, &ann))
         .and_then(|()| a_node_is_removed(&desk, &founded.kubectl, &ann));
     done.inspect_err(|_| founded.kubectl.describe(&stage.folder.join("cluster.log")))?;
     stop(&mut *worker)?;
@@ -105,20 +113,31 @@ impl Desk {
         Ok(Self { program, namespace: kubectl.namespace.clone(), folder: stage.folder.clone(), fingerprint })
     }
 
-    /// Runs kubeboot as who has this key. The cluster is known by the seed's fingerprint, which is remembered.
+    /// Runs kubeboot as who has this key, at the founder.
     fn ask(&self, key: &Path, words: &[&str]) -> Result<Ended> {
+        self.ask_at(0, key, words)
+    }
+
+    /// The same, at the machine in that place on the network. The cluster is known by the seed's fingerprint, which is
+    /// remembered.
+    fn ask_at(&self, number: u8, key: &Path, words: &[&str]) -> Result<Ended> {
         let mut command = within(self.namespace.as_deref(), &self.program.to_string_lossy());
-        command.args(["--node", &Network::address(0), "--fingerprint", &self.fingerprint, "--identity"]).arg(key);
+        command.args(["--node", &Network::address(number), "--fingerprint", &self.fingerprint, "--identity"]).arg(key);
         command.args(words).env("HOME", &self.folder).env_remove("SSH_AUTH_SOCK").env_remove("XDG_CONFIG_HOME");
         let ended = command.output().with_context(|| format!("can't run {}", self.program.display()))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(Ended { code: ended.status.code(), out: text(&ended.stdout), said: text(&ended.stderr) })
     }
 
-    /// The same, where it has to succeed. Gives what it printed.
+    /// The same at the founder, where it has to succeed. Gives what it printed.
     fn done(&self, key: &Path, words: &[&str]) -> Result<String> {
-        let Ended { code, out, said } = self.ask(key, words)?;
-        ensure!(code == Some(0), "kubeboot {} ended with {code:?}: {said}{out}", words.join(" "));
+        self.done_at(0, key, words)
+    }
+
+    /// The same at the machine in that place on the network.
+    fn done_at(&self, number: u8, key: &Path, words: &[&str]) -> Result<String> {
+        let Ended { code, out, said } = self.ask_at(number, key, words)?;
+        ensure!(code == Some(0), "kubeboot {} at {number} ended with {code:?}: {said}{out}", words.join(" "));
         Ok(out)
     }
 }
@@ -204,6 +223,78 @@ fn strangers(desk: &Desk, ann: &Path, eve: &Path) -> Result<()> {
             Ok(log) => Look::NotYet(log.lines().last().unwrap_or_default().to_owned()),
             Err(error) => Look::NotYet(format!("{error:#}")),
         }
+    })
+}
+
+/// The worker's place on the network.
+const AT_WORKER: u8 = 1;
+
+/// A worker shows what it has to an operator, and nothing to anybody else: neither to a stranger nor to who was removed. What is
+/// the control planes' it sends to them.
+fn a_worker_is_asked(desk: &Desk, ann: &Path, bob: &Path, eve: &Path) -> Result<()> {
+    // Who the operators are comes by the mesh, and who is none any more: ann was named by settings, bob was added and removed.
+    let status = until("an operator to be served by the worker", LIMIT, PAUSE, || {
+        Look::from_result(desk.done_at(AT_WORKER, ann, &["status"]))
+    })?;
+    ensure!(status.contains(WORKER) && status.contains("role worker"), "the worker's status said: {status}");
+    let seen = desk.ask_at(AT_WORKER, ann, &["members"])?;
+    ensure!(seen.code == Some(0) && seen.out.contains(FOUNDER), "the worker's members: {}{}", seen.out, seen.said);
+    ensure!(seen.said.contains(&format!("the worker {WORKER}")), "whom it spoke with was not said: {}", seen.said);
+    let bundle = desk.folder.join("bundle-of-the-worker.tar.gz");
+    desk.done_at(AT_WORKER, ann, &["support-bundle", "-o", &bundle.to_string_lossy()])?;
+    let refused = |key: &Path| {
+        let Ended { code, out, said } = desk.ask_at(AT_WORKER, key, &["status"])?;
+        ensure!(code == Some(REFUSED) && out.is_empty(), "the worker's answer ended with {code:?}: {out}{said}");
+        Ok(())
+    };
+    refused(eve)?;
+    until("who was removed to be refused by the worker", LIMIT, PAUSE, || Look::from_result(refused(bob)))?;
+    not_the_workers(desk, ann)?;
+    // By the log, which names who was refused and has nothing of what the worker does not do.
+    let log = desk.done_at(AT_WORKER, ann, &["logs", "kubeboot-agent", "--lines", "1000"])?;
+    ensure!(log.contains(&fingerprint(eve)?), "the worker's log does not name the stranger's key: {log}");
+    ensure!(!log.contains("token create"), "the worker was sent what it does not do: {log}");
+    Ok(())
+}
+
+/// What a worker does not do, it says where to ask for.
+fn not_the_workers(desk: &Desk, ann: &Path) -> Result<()> {
+    let command = format!("kubeboot --node {} token create", Network::address(0));
+    let ended = desk.ask_at(AT_WORKER, ann, &["token", "create"])?;
+    let told = ended.code != Some(0) && ended.out.is_empty() && ended.said.contains(&command);
+    ensure!(told, "token create at the worker ended with {:?}: {}{}", ended.code, ended.out, ended.said);
+    Ok(())
+}
+
+/// The control plane has no power, and the worker answers all the same.
+fn a_worker_alone_is_asked(desk: &Desk, ann: &Path, eve: &Path) -> Result<()> {
+    let log = desk.done_at(AT_WORKER, ann, &["logs", "kubelet", "--lines", "50"])?;
+    ensure!(log.lines().count() > 1 && log.contains("kubelet"), "logs kubelet at the worker said: {log}");
+    // Its gates may fail by now, which is the code's to say.
+    let status = desk.ask_at(AT_WORKER, ann, &["status"])?;
+    ensure!(
+        status.code != Some(REFUSED) && status.out.contains(WORKER),
+        "status at the worker ended with {:?}: {}{}",
+        status.code,
+        status.out,
+        status.said
+    );
+    let stranger = desk.ask_at(AT_WORKER, eve, &["logs"])?;
+    ensure!(
+        stranger.code == Some(REFUSED) && stranger.out.is_empty(),
+        "a stranger got from the worker: {}{}",
+        stranger.out,
+        stranger.said
+    );
+    not_the_workers(desk, ann)
+}
+
+/// The founder is back, and serves operators with its API.
+fn await_status(desk: &Desk, ann: &Path) -> Result<()> {
+    until("the founder to be Ready again", LIMIT, PAUSE, || match desk.done(ann, &["status"]) {
+        Ok(status) if status.contains("Ready: every gate passes") => Look::Holds(()),
+        Ok(status) => Look::NotYet(status),
+        Err(error) => Look::NotYet(format!("{error:#}")),
     })
 }
 

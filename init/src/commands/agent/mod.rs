@@ -1,9 +1,10 @@
 //! `kubeboot agent`: keeps the cluster's objects and the node's certificates what they should be, while the node runs.
 //!
-//! One thread, one loop: each duty has its own interval, and a duty that fails is tried again sooner, with backoff. On a
-//! control plane the server that takes machines in has threads of its own.
+//! One thread, one loop: each duty has its own interval, and a duty that fails is tried again sooner, with backoff. The server
+//! that serves operators, and on a control plane takes machines in, has threads of its own.
 
 mod servers;
+mod serving;
 mod starting;
 mod watch;
 
@@ -102,8 +103,10 @@ struct Agent<'a> {
     root: &'a Root,
     this: ThisNode,
     api: Api,
-    /// Once machines are taken in.
+    /// A control plane's, once operators are served; it is open once machines are taken in.
     enrolment: Option<Arc<Enrolment>>,
+    /// When to try next to serve operators; none: they are served.
+    serve_at: Option<Duration>,
     /// None if its thread could not be started.
     mesh: Option<Keeper>,
     /// Another cluster of the same seed; a control plane's.
@@ -123,6 +126,7 @@ impl<'a> Agent<'a> {
             this,
             api,
             enrolment: None,
+            serve_at: Some(Duration::ZERO),
             mesh: None,
             warning: Warning::default(),
             heard: clock::monotonic(),
@@ -132,6 +136,8 @@ impl<'a> Agent<'a> {
 
     fn work(&mut self, report: &mut Report) -> String {
         self.start_mesh();
+        // Before anything that may take for ever: who looks for what is wrong asks now.
+        self.serve();
         self.start_discovery();
         let mut watch = Watch::new(clock::unix(), clock::monotonic());
         if let Err(error) = self.vote(&mut watch, report) {
@@ -217,17 +223,16 @@ impl<'a> Agent<'a> {
 
     /// Takes machines in, once everything is there that this needs; and sees that it stays there.
     fn enrolment(&mut self) -> Result<bool, String> {
-        if let Some(enrolment) = &self.enrolment {
-            return enrolment.prepare().map(|()| true);
-        }
-        let api = self.this.api(self.root).map_err(|error| error.to_string())?;
-        let enrolment = Arc::new(Enrolment::new(self.root, &self.this, Arc::new(api))?);
+        self.serve();
+        // What stands in the way of serving was said.
+        let Some(enrolment) = &self.enrolment else { return Ok(false) };
         enrolment.prepare()?;
-        // From the first machine on that it is promised to, what etcd holds may not be begun anew.
-        health::mark_ready(self.root);
-        enrolment.serve()?;
-        println!("machines with a token are taken in on port {}", crate::enrolment::PORT);
-        self.enrolment = Some(enrolment);
+        if !enrolment.is_open() {
+            // From the first machine on that it is promised to, what etcd holds may not be begun anew.
+            health::mark_ready(self.root);
+            enrolment.open();
+            println!("machines with a token are taken in on port {}", crate::enrolment::PORT);
+        }
         Ok(true)
     }
 

@@ -80,8 +80,11 @@ impl Agent<'_> {
     }
 
     pub(super) fn tend_mesh(&mut self) -> Result<(), String> {
+        self.serve();
         let Some(mesh) = &mut self.mesh else { return Ok(()) };
-        let objects = self.enrolment.as_ref().map(|enrolment| enrolment.objects());
+        // Before it is open the API server has not answered yet.
+        let open = self.enrolment.as_ref().filter(|enrolment| enrolment.is_open());
+        let objects = open.map(|enrolment| enrolment.objects());
         let servers = objects.as_ref().map_or(Ok(None), |_| reconcile::api_servers(&self.api));
         let tended = mesh.tend(servers.as_ref().ok().and_then(Option::as_ref), objects.as_deref());
         servers.map_err(|error| error.to_string()).and(tended)

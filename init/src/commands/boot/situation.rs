@@ -9,7 +9,7 @@ use crate::enrolment::seeking;
 use crate::exit::Exit;
 use crate::facts::{self, Facts, NodeAddress};
 use crate::host::facts::{Probe, await_address, await_time, gather_with};
-use crate::host::operators::removed;
+use crate::host::operators::kept;
 use crate::host::root::Root;
 use crate::host::wait::TimedOut;
 use crate::host::{clock, etcd, files, founder, sources, systemd, worker};
@@ -88,7 +88,7 @@ pub fn in_force(root: &Root, told: &mut Told) -> Result<InForce, Stop> {
             kept.settings.clone()
         }
     };
-    removed::apply(root, &mut settings);
+    kept::apply(root, &mut settings);
     Ok(InForce { frozen: kept, settings, token: None, node: true })
 }
 

@@ -193,16 +193,23 @@ fn node_status(root: &Root, this: &ThisNode, why: bool, status: &mut Status) {
         fingerprint: fingerprint_text(&fingerprint(&this.cluster.identity())),
         server: this.server(),
     });
+    let mut silent = false;
     match Gates::new(root, this) {
         Ok(mut gates) => {
             gates.look_at_all();
+            silent = gates.api_is_silent();
             status.gates = health::judge(gates.expected(), gates.seen());
         }
         Err(error) => status.problems.push(error.to_string()),
     }
-    match this.api(root).and_then(|api| api.get(control_planes::PATH)) {
-        Ok(nodes) => status.control_planes = control_planes::control_planes(&nodes),
-        Err(error) => status.problems.push(format!("the cluster's control planes are not known: {error}")),
+    // Who does not answer is not asked twice: it takes long, and the gates say why.
+    let nodes = (!silent).then(|| this.api(root).and_then(|api| api.get(control_planes::PATH)));
+    match nodes {
+        Some(Ok(nodes)) => status.control_planes = control_planes::control_planes(&nodes),
+        Some(Err(error)) => status.problems.push(format!("the cluster's control planes are not known: {error}")),
+        None => {
+            status.problems.push("the cluster's control planes are not known: no API server answers".to_owned());
+        }
     }
     (status.certificates, status.now) = renewal::certificates(root, this);
     if why {

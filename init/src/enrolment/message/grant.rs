@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use zeroize::Zeroizing;
 
-use super::hello::joiner_code;
+use super::hello::{joiner_code, read_joiner};
 use crate::certificates::Authority;
+use crate::enrolment::statement::Statement;
 use crate::enrolment::wire::{Malformed, Reader, Writer};
 use crate::kubernetes::encryption;
 use crate::mesh::MeshKey;
@@ -31,7 +32,8 @@ pub(super) const MOST: usize = 1
     + (2 + SETTINGS)
     + (1 + Authority::ALL.len() * (1 + 2 + CERTIFICATE))
     + 4 * (2 + CERTIFICATE)
-    + (1 + Key::ALL.len() * (1 + 2 + SECRET_TEXT));
+    + (1 + Key::ALL.len() * (1 + 2 + SECRET_TEXT))
+    + Statement::MOST;
 
 /// A secret of the cluster that every control plane holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,6 +110,9 @@ pub struct Grant {
     pub certificates: [String; 4],
     /// For a control plane all of [`Key::ALL`], in that order; for a worker none.
     pub keys: Vec<Held>,
+    /// For a worker the cluster's word about it, which it shows to operators. None to who does not speak
+    /// [`super::STATEMENTS`]: it would not read a field more.
+    pub statement: Option<Statement>,
 }
 
 impl Grant {
@@ -120,6 +125,10 @@ impl Grant {
         !self.endpoints.is_empty()
             && self.authorities.iter().map(|(authority, _)| authority).eq(authorities)
             && self.keys.iter().map(|(key, _)| key).eq(keys)
+            && self
+                .statement
+                .as_ref()
+                .is_none_or(|statement| statement.role == Joiner::Worker && self.role == Joiner::Worker)
     }
 
     pub(super) fn write(&self, to: &mut Writer) -> Result<(), Malformed> {
@@ -142,15 +151,12 @@ impl Grant {
             to.byte(key.code());
             to.bytes("key", SECRET_TEXT, secret)?;
         }
-        Ok(())
+        self.statement.as_ref().map_or(Ok(()), |statement| statement.write(to))
     }
 
-    pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let role = match from.byte("role")? {
-            1 => Joiner::Worker,
-            2 => Joiner::ControlPlane,
-            found => return Err(Malformed::Unknown { field: "role", found }),
-        };
+    /// `stated`: a statement follows.
+    pub(super) fn read(from: &mut Reader<'_>, stated: bool) -> Result<Self, Malformed> {
+        let role = read_joiner("role", from)?;
         let epoch = from.u64("mesh key's epoch")?;
         if epoch < FIRST_EPOCH {
             return Err(Malformed::Form("mesh key's epoch"));
@@ -165,7 +171,8 @@ impl Grant {
             *certificate = from.text("certificate", CERTIFICATE)?.to_owned();
         }
         let keys = keys(from)?;
-        Ok(Grant { role, mesh_key, endpoints, settings, authorities, certificates, keys })
+        let statement = if stated { Some(Statement::read(from)?) } else { None };
+        Ok(Grant { role, mesh_key, endpoints, settings, authorities, certificates, keys, statement })
     }
 }
 

@@ -1,14 +1,18 @@
-//! The first two messages: who connects for what, and who answers.
+//! The first two messages: who connects for what, and who answers, a control plane or a worker.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{KEY, SIGNATURE};
 use crate::certificates::Unix;
+use crate::enrolment::statement::Statement;
 use crate::enrolment::transcript::HINT;
 use crate::enrolment::wire::{Malformed, Reader, Writer};
 use crate::plan::record::Cluster;
 use crate::token::Joiner;
+
+/// The version from which on there are statements: a worker gets one with its grant, and shows it to operators.
+pub const STATEMENTS: u8 = 2;
 
 /// The versions of the protocol that a side speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +25,9 @@ pub struct Versions {
 
 impl Versions {
     /// What this release speaks.
-    pub const SPOKEN: Versions = Versions { oldest: 1, newest: 1 };
+    pub const SPOKEN: Versions = Versions { oldest: 1, newest: STATEMENTS };
+    /// What a worker speaks: who speaks nothing as new would not know what its proof is.
+    pub const OF_A_WORKER: Versions = Versions { oldest: STATEMENTS, newest: STATEMENTS };
 
     /// The newest that both speak. Both sides compute it from both ranges, which the server signs: who changes a range
     /// on the way to get an older version breaks the signature.
@@ -71,10 +77,18 @@ impl Purpose {
     }
 }
 
-pub(super) fn joiner_code(joiner: Joiner) -> u8 {
+pub(in crate::enrolment) fn joiner_code(joiner: Joiner) -> u8 {
     match joiner {
         Joiner::Worker => 1,
         Joiner::ControlPlane => 2,
+    }
+}
+
+pub(in crate::enrolment) fn read_joiner(field: &'static str, from: &mut Reader<'_>) -> Result<Joiner, Malformed> {
+    match from.byte(field)? {
+        1 => Ok(Joiner::Worker),
+        2 => Ok(Joiner::ControlPlane),
+        found => Err(Malformed::Unknown { field, found }),
     }
 }
 
@@ -103,6 +117,24 @@ pub struct Proof {
     /// Who the cluster is.
     pub cluster: Founded,
     /// By the identity key, label [`crate::enrolment::transcript::Label::Server`], over the hello and the fields above.
+    pub signature: [u8; SIGNATURE],
+}
+
+/// A worker's answer to an operator: who the cluster is, the cluster's word about this worker, and a signature by its node
+/// key. Another message than [`Proof`], so that whoever expects a control plane's takes it for nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerProof {
+    /// What the worker speaks.
+    pub versions: Versions,
+    /// Fresh random bytes.
+    pub nonce: [u8; KEY],
+    /// The worker's clock.
+    pub time: Unix,
+    /// Who the cluster is.
+    pub cluster: Founded,
+    /// Which worker it is.
+    pub statement: Statement,
+    /// By the node key, label [`crate::enrolment::transcript::Label::Worker`], over the hello and the fields above.
     pub signature: [u8; SIGNATURE],
 }
 
@@ -139,6 +171,26 @@ impl Founded {
     }
 }
 
+impl Founded {
+    fn write(&self, to: &mut Writer) {
+        to.array(&self.id);
+        to.u64(self.founded);
+        to.array(&self.founding_key);
+        to.array(&self.identity_key);
+        to.array(&self.certificate);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Founded {
+            id: from.array("cluster id")?,
+            founded: from.u64("founding")?,
+            founding_key: from.array("founding key")?,
+            identity_key: from.array("identity key")?,
+            certificate: from.array("certificate")?,
+        })
+    }
+}
+
 fn base64<const N: usize>(text: &str) -> Option<[u8; N]> {
     STANDARD.decode(text).ok()?.try_into().ok()
 }
@@ -162,7 +214,7 @@ impl Hello {
 }
 
 impl Proof {
-    /// Of an encoded proof, the part that its signature covers.
+    /// Of an encoded proof, a worker's too, the part that its signature covers.
     pub fn signed_part(message: &[u8]) -> &[u8] {
         &message[..message.len().saturating_sub(SIGNATURE)]
     }
@@ -171,11 +223,7 @@ impl Proof {
         self.versions.write(to);
         to.array(&self.nonce);
         to.u64(self.time);
-        to.array(&self.cluster.id);
-        to.u64(self.cluster.founded);
-        to.array(&self.cluster.founding_key);
-        to.array(&self.cluster.identity_key);
-        to.array(&self.cluster.certificate);
+        self.cluster.write(to);
         to.array(&self.signature);
     }
 
@@ -184,13 +232,30 @@ impl Proof {
             versions: Versions::read(from)?,
             nonce: from.array("nonce")?,
             time: from.u64("time")?,
-            cluster: Founded {
-                id: from.array("cluster id")?,
-                founded: from.u64("founding")?,
-                founding_key: from.array("founding key")?,
-                identity_key: from.array("identity key")?,
-                certificate: from.array("certificate")?,
-            },
+            cluster: Founded::read(from)?,
+            signature: from.array("signature")?,
+        })
+    }
+}
+
+impl WorkerProof {
+    pub(super) fn write(&self, to: &mut Writer) -> Result<(), Malformed> {
+        self.versions.write(to);
+        to.array(&self.nonce);
+        to.u64(self.time);
+        self.cluster.write(to);
+        self.statement.write(to)?;
+        to.array(&self.signature);
+        Ok(())
+    }
+
+    pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(WorkerProof {
+            versions: Versions::read(from)?,
+            nonce: from.array("nonce")?,
+            time: from.u64("time")?,
+            cluster: Founded::read(from)?,
+            statement: Statement::read(from)?,
             signature: from.array("signature")?,
         })
     }

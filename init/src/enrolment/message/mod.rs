@@ -1,4 +1,4 @@
-//! The seven messages, their encoding and their bounds (`docs/enrolment.md` has them as a table).
+//! The eight messages, their encoding and their bounds (`docs/enrolment.md` has them as a table).
 //!
 //! A message is a version byte, a kind byte and its fields; on the stream it stands behind its length (32 bits). What is
 //! decoded was encoded the one way there is: encoding it again gives the same bytes, which signatures rely on.
@@ -10,11 +10,13 @@ mod refusal;
 
 pub use ask::{Ask, Operator, Presented};
 pub use grant::{Grant, Held, Key};
-pub use hello::{Founded, Hello, Proof, Purpose, Versions};
+pub use hello::{Founded, Hello, Proof, Purpose, STATEMENTS, Versions, WorkerProof};
+pub(super) use hello::{joiner_code, read_joiner};
 pub use refusal::Refusal;
 
 use zeroize::Zeroizing;
 
+use super::statement::Statement;
 use super::transcript::HINT;
 use super::wire::{Malformed, Reader, Writer};
 use crate::facts::NAME;
@@ -26,7 +28,7 @@ const FORM: u8 = 1;
 /// Bytes in front of the fields: form and kind.
 const HEAD: usize = 2;
 /// Bytes of an Ed25519 public key, of a nonce, and of an exporter.
-const KEY: usize = 32;
+pub(super) const KEY: usize = 32;
 /// Bytes of an Ed25519 signature.
 pub(super) const SIGNATURE: usize = 64;
 /// Bytes of an address at most: the family and 128 bits.
@@ -37,6 +39,8 @@ const SIGNING_REQUEST: usize = 1024;
 const SSH: usize = 512;
 /// The kind of an operator's message, which its signature covers.
 const KIND_OPERATOR: u8 = 4;
+/// The kind of a grant with a statement.
+const KIND_STATED: u8 = 9;
 
 /// Any message.
 pub enum Message {
@@ -48,17 +52,19 @@ pub enum Message {
     Ask(Ask),
     /// Kind 4.
     Operator(Operator),
-    /// Kind 5.
+    /// Kind 5; with a statement 9. A kind of its own, so that no grant is the beginning of another.
     Grant(Grant),
     /// Kind 6: an operator is admitted, and the connection is theirs.
     Admitted,
     /// Kind 7.
     Refusal(Refusal),
+    /// Kind 8.
+    WorkerProof(WorkerProof),
 }
 
 /// Longest messages of each kind, in bytes, form and kind included. None can be exceeded by fields within their bounds.
 pub mod most {
-    use super::{ADDRESS, HEAD, HINT, KEY, NAME, SECRET, SIGNATURE, SIGNING_REQUEST, SSH};
+    use super::{ADDRESS, HEAD, HINT, KEY, NAME, SECRET, SIGNATURE, SIGNING_REQUEST, SSH, Statement};
 
     /// [`super::Hello`]
     pub const HELLO: usize = HEAD + 2 + 1 + KEY + HINT;
@@ -73,6 +79,10 @@ pub mod most {
     pub const GRANT: usize = HEAD + super::grant::MOST;
     /// [`super::Refusal`]
     pub const REFUSAL: usize = HEAD + 1 + 32;
+    /// [`super::WorkerProof`]
+    pub const WORKER_PROOF: usize = PROOF + Statement::MOST;
+    /// What a node says to an operator's hello.
+    pub const TO_OPERATOR: usize = if WORKER_PROOF > TO_HELLO { WORKER_PROOF } else { TO_HELLO };
     /// What the server says to a hello.
     pub const TO_HELLO: usize = if PROOF > REFUSAL { PROOF } else { REFUSAL };
     /// What the server says to a request.
@@ -104,9 +114,11 @@ impl Message {
             Message::Proof(_) => (2, most::PROOF),
             Message::Ask(_) => (3, most::ASK),
             Message::Operator(_) => (KIND_OPERATOR, most::OPERATOR),
+            Message::Grant(grant) if grant.statement.is_some() => (KIND_STATED, most::GRANT),
             Message::Grant(_) => (5, most::GRANT),
             Message::Admitted => (6, HEAD),
             Message::Refusal(_) => (7, most::REFUSAL),
+            Message::WorkerProof(_) => (8, most::WORKER_PROOF),
         };
         let mut to = Writer::new(most);
         to.array(&[FORM, kind]);
@@ -118,6 +130,7 @@ impl Message {
             Message::Grant(grant) => grant.write(&mut to)?,
             Message::Admitted => {}
             Message::Refusal(refusal) => refusal.write(&mut to),
+            Message::WorkerProof(proof) => proof.write(&mut to)?,
         }
         to.end()
     }
@@ -137,9 +150,11 @@ impl Message {
             2 => Message::Proof(Proof::read(&mut from)?),
             3 => Message::Ask(Ask::read(&mut from)?),
             KIND_OPERATOR => Message::Operator(Operator::read(&mut from)?),
-            5 => Message::Grant(Grant::read(&mut from)?),
+            5 => Message::Grant(Grant::read(&mut from, false)?),
             6 => Message::Admitted,
             7 => Message::Refusal(Refusal::read(&mut from)?),
+            8 => Message::WorkerProof(WorkerProof::read(&mut from)?),
+            KIND_STATED => Message::Grant(Grant::read(&mut from, true)?),
             found => return Err(Malformed::Unknown { field: "kind", found }),
         };
         from.end()?;
@@ -156,6 +171,7 @@ impl Message {
             Message::Grant(_) => "grant",
             Message::Admitted => "admitted",
             Message::Refusal(_) => "refusal",
+            Message::WorkerProof(_) => "a worker's proof",
         }
     }
 }

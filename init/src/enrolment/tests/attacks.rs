@@ -344,10 +344,10 @@ fn a_version_is_not_talked_down() {
     let mut lower = changing(Way::ToJoiner, 0, |proof| with_proof(proof, |proof| proof.versions.newest = 1));
     assert_eq!(run(&mut world, (both, both), &mut lower).failure(), &Failure::Impostor(Impostor::Signature));
     // Without a common version the server says so, and a proof that claims another is not believed either.
-    let later = Versions { oldest: 2, newest: 3 };
+    let later = Versions { oldest: 3, newest: 4 };
     let ended = run(&mut world, (later, Versions::SPOKEN), &mut honest);
     assert_eq!(ended.failure(), &Failure::Unproven(Refusal::Versions(Versions::SPOKEN)));
-    assert_eq!(ended.notes[0].outcome, Outcome::Refused(Reason::Versions(later)));
+    assert_eq!(ended.notes[0].outcome, Outcome::Refused(Reason::Versions { ours: Versions::SPOKEN, theirs: later }));
     let mut raise = changing(Way::ToServer, 0, |hello| with_hello(hello, |hello| hello.versions = both));
     let ended = run(&mut world, (later, Versions::SPOKEN), &mut raise);
     assert_eq!(ended.failure(), &Failure::Unproven(Refusal::Versions(Versions::SPOKEN)));

@@ -95,7 +95,7 @@ fn a_worker_is_never_sent_a_control_planes_keys() {
     server.handle(NOW, Event::Found(Box::new(found)));
     let effects = server.handle(NOW, Event::Taken(Taken::Done));
     let [Effect::Issue { certificates, .. }] = &effects[..] else { panic!("no issue") };
-    let mut wrong = world.grant(Role::ControlPlane, certificates);
+    let mut wrong = world.grant(&node("w-1", Role::ControlPlane, 21), certificates);
     wrong.role = Role::Worker;
     let effects = server.handle(NOW, Event::Issued(Box::new(wrong)));
     let sent = effects.iter().find_map(|effect| match effect {

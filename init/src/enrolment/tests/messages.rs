@@ -8,9 +8,10 @@ use zeroize::Zeroizing;
 use super::world::bytes;
 use crate::certificates::Authority;
 use crate::enrolment::message::{
-    Ask, Founded, Grant, Hello, Key, Message, Operator, Presented, Proof, Purpose, Refusal, Versions, announced, most,
-    prefix,
+    Ask, Founded, Grant, Hello, Key, Message, Operator, Presented, Proof, Purpose, Refusal, Versions, WorkerProof,
+    announced, most, prefix,
 };
+use crate::enrolment::statement::Statement;
 use crate::enrolment::wire::Malformed;
 use crate::mesh::MeshKey;
 use crate::release::Version;
@@ -28,6 +29,7 @@ fn written(message: &Message) -> Vec<u8> {
         (Message::Grant(one), Message::Grant(other)) => same_grant(one, other),
         (Message::Admitted, Message::Admitted) => true,
         (Message::Refusal(one), Message::Refusal(other)) => one == other,
+        (Message::WorkerProof(one), Message::WorkerProof(other)) => one == other,
         _ => false,
     };
     assert!(same, "a {} is read as another {}", message.name(), read.name());
@@ -44,6 +46,7 @@ fn same_grant(one: &Grant, other: &Grant) -> bool {
         && one.authorities == other.authorities
         && one.certificates == other.certificates
         && one.keys == other.keys
+        && one.statement == other.statement
 }
 
 fn versions() -> impl Strategy<Value = Versions> {
@@ -72,8 +75,8 @@ fn hello() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(versions, purpose, nonce, hint)| written(&Message::Hello(Hello { versions, purpose, nonce, hint })))
 }
 
-fn proof() -> impl Strategy<Value = Vec<u8>> {
-    let cluster = (any::<[u8; 16]>(), any::<u64>(), any::<[u8; 32]>(), any::<[u8; 32]>(), signature()).prop_map(
+fn founded() -> impl Strategy<Value = Founded> {
+    (any::<[u8; 16]>(), any::<u64>(), any::<[u8; 32]>(), any::<[u8; 32]>(), signature()).prop_map(
         |(id, founded, founding_key, identity_key, certificate)| Founded {
             id,
             founded,
@@ -81,8 +84,26 @@ fn proof() -> impl Strategy<Value = Vec<u8>> {
             identity_key,
             certificate,
         },
-    );
-    (versions(), any::<[u8; 32]>(), any::<u64>(), cluster, signature()).prop_map(
+    )
+}
+
+fn statement() -> impl Strategy<Value = Statement> {
+    let role = prop::sample::select(&[Joiner::Worker, Joiner::ControlPlane][..]);
+    (role, "[!-~]{0,63}", any::<[u8; 32]>(), any::<u64>(), signature())
+        .prop_map(|(role, name, key, not_after, signature)| Statement { role, name, key, not_after, signature })
+}
+
+fn workers_proof() -> impl Strategy<Value = Vec<u8>> {
+    (versions(), any::<[u8; 32]>(), any::<u64>(), founded(), statement(), signature()).prop_map(
+        |(versions, nonce, time, cluster, statement, signature)| {
+            let proof = WorkerProof { versions, nonce, time, cluster, statement, signature };
+            written(&Message::WorkerProof(proof))
+        },
+    )
+}
+
+fn proof() -> impl Strategy<Value = Vec<u8>> {
+    (versions(), any::<[u8; 32]>(), any::<u64>(), founded(), signature()).prop_map(
         |(versions, nonce, time, cluster, signature)| {
             written(&Message::Proof(Proof { versions, nonce, time, cluster, signature }))
         },
@@ -127,8 +148,9 @@ fn grant(size: usize) -> impl Strategy<Value = Vec<u8>> {
         [text(), text(), text(), text(), text()],
         prop::sample::subsequence(&Key::ALL[..], 0..=7),
         secret,
+        prop::option::of(statement()),
     )
-        .prop_map(|(role, mesh_key, endpoints, settings, authorities, texts, keys, secret)| {
+        .prop_map(|(role, mesh_key, endpoints, settings, authorities, texts, keys, secret, statement)| {
             let [authority, certificates @ ..] = texts;
             written(&Message::Grant(Grant {
                 role,
@@ -138,6 +160,7 @@ fn grant(size: usize) -> impl Strategy<Value = Vec<u8>> {
                 authorities: authorities.into_iter().map(|one| (one, authority.clone())).collect(),
                 certificates,
                 keys: keys.into_iter().map(|key| (key, secret.clone())).collect(),
+                statement,
             }))
         })
 }
@@ -172,7 +195,8 @@ fn message(size: usize) -> impl Strategy<Value = Vec<u8>> {
         operator(size.min(512)),
         grant(size),
         Just(written(&Message::Admitted)),
-        refusal()
+        refusal(),
+        workers_proof()
     ]
 }
 
@@ -207,7 +231,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(kind in 0u8..9, rest: Vec<u8>) {
+    fn no_bytes_make_it_panic(kind in 0u8..11, rest: Vec<u8>) {
         let bytes = [&[1, kind][..], &rest].concat();
         if let Ok(written) = again(&bytes) {
             prop_assert_eq!(written, bytes);
@@ -225,7 +249,13 @@ fn full_grant() -> Grant {
         authorities: Authority::ALL.map(|one| (one, text(4096))).to_vec(),
         certificates: [text(4096), text(4096), text(4096), text(4096)],
         keys: Key::ALL.map(|key| (key, Zeroizing::new(vec![0; 4096]))).to_vec(),
+        statement: Some(full_statement()),
     }
+}
+
+fn full_statement() -> Statement {
+    let (name, key) = ("n".repeat(63), bytes("node"));
+    Statement { role: Joiner::Worker, name, key, not_after: 1, signature: [0; 64] }
 }
 
 fn full_ask() -> Ask {
@@ -251,10 +281,16 @@ fn the_longest_message_of_each_kind_is_as_long_as_is_said() {
         ("operator", most::OPERATOR),
         ("grant", most::GRANT),
         ("refusal", most::REFUSAL),
+        ("worker's proof", most::WORKER_PROOF),
     ];
     let length = |message: Message| message.encode().unwrap().len();
     assert_eq!(length(Message::Ask(full_ask())), most::ASK);
     assert_eq!(length(Message::Grant(full_grant())), most::GRANT);
+    let cluster =
+        Founded { id: [1; 16], founded: 1, founding_key: [2; 32], identity_key: [3; 32], certificate: [4; 64] };
+    let (versions, nonce, time, statement, signature) = (Versions::OF_A_WORKER, [5; 32], 1, full_statement(), [6; 64]);
+    let proof = WorkerProof { versions, nonce, time, cluster, statement, signature };
+    assert_eq!(length(Message::WorkerProof(proof)), most::WORKER_PROOF);
     let blob = vec![0; 512];
     assert_eq!(length(Message::Operator(Operator { key: blob.clone(), signature: blob })), most::OPERATOR);
     let release = "1.37.2-4".parse().unwrap();

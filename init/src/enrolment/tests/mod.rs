@@ -9,4 +9,5 @@ pub(crate) mod takings;
 mod texts;
 mod trace;
 mod transcript;
+mod workers;
 pub(crate) mod world;

@@ -6,7 +6,7 @@ use super::world::*;
 use crate::enrolment::failure::{Failure, Impostor};
 use crate::enrolment::message::{Message, Refusal};
 use crate::enrolment::note::Outcome;
-use crate::enrolment::operator::{Event, Operator, Step};
+use crate::enrolment::operator::{Event, Operator, Peer, Step};
 use crate::enrolment::reason::Reason;
 use crate::enrolment::server::{self, Server};
 use crate::enrolment::ssh::{self, SshFault, strings};
@@ -50,7 +50,7 @@ fn visit(
     world.trace.take();
     let identity = world.identity();
     let mut server = Server::new(world.setup(bytes(exporters.1)), &identity);
-    let (mut operator, mut up) = Operator::start(ssh.public(), known, bytes(exporters.0), bytes("operator"));
+    let (mut operator, mut up) = Operator::start(NOW, ssh.public(), known, bytes(exporters.0), bytes("operator"));
     let mut visit =
         Visit { step: Step::Send(Vec::new()), notes: Vec::new(), outcome: None, served: false, proof: None };
     for turn in 0..2 {
@@ -92,7 +92,7 @@ fn a_listed_key_is_admitted_and_logged() {
     // By the identity's fingerprint, and by that in a token of the founding window.
     for fingerprint in [known(&world), fingerprint(&world.cluster.founding_key)] {
         let visit = visit(&mut world, &ada, fingerprint, ("tls", "tls"), &mut honest);
-        let Step::Admitted(cluster) = visit.step else { panic!("not admitted") };
+        let Step::Admitted(cluster, Peer::ControlPlane) = visit.step else { panic!("not admitted") };
         assert!(cluster.is_identity(&world.cluster.identity_key) && visit.served);
         assert_eq!(visit.notes, [format!("admitted operator {}", ssh::fingerprint(&ada.public()))]);
     }
@@ -104,12 +104,12 @@ fn an_unknown_and_a_removed_key_are_refused_alike() {
     let ada = Ssh::new(1);
     world.operators.push(ada.public());
     let fingerprint = known(&world);
-    assert!(matches!(visit(&mut world, &ada, fingerprint, ("tls", "tls"), &mut honest).step, Step::Admitted(_)));
+    assert!(matches!(visit(&mut world, &ada, fingerprint, ("tls", "tls"), &mut honest).step, Step::Admitted(..)));
     world.operators.clear();
     for stranger in [ada, Ssh::new(2)] {
         let visit = visit(&mut world, &stranger, fingerprint, ("tls", "tls"), &mut honest);
         let Step::Failed(failure) = visit.step else { panic!("admitted") };
-        assert_eq!(failure, Failure::NotAdmitted { refusal: Refusal::NotAccepted });
+        assert_eq!(failure, Failure::NotAdmitted { refusal: Refusal::NotAccepted, by: Peer::ControlPlane });
         assert_eq!(visit.outcome, Some(Outcome::Refused(Reason::NotAnOperator)));
         assert!(!visit.served);
     }
@@ -160,7 +160,7 @@ fn an_operator_signs_nothing_for_another_cluster_or_a_relay() {
 /// A removed operator, or an agent that gives up, ends the exchange on this side too.
 #[test]
 fn what_does_not_belong_to_the_state_ends_it() {
-    let (mut operator, _) = Operator::start(Ssh::new(1).public(), [5; SECRET], bytes("tls"), bytes("operator"));
+    let (mut operator, _) = Operator::start(NOW, Ssh::new(1).public(), [5; SECRET], bytes("tls"), bytes("operator"));
     assert!(matches!(operator.handle(&Event::Signed(b"")), Step::Failed(Failure::Ended { proven: false })));
     assert_eq!(operator.most(), 0);
     assert!(matches!(operator.handle(&Event::TimedOut), Step::Failed(Failure::TimedOut { .. })));

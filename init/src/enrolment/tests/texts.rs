@@ -3,8 +3,10 @@
 use crate::enrolment::failure::{Context, Failure, Impostor};
 use crate::enrolment::message::{Purpose, Refusal, Versions};
 use crate::enrolment::note::{Note, Outcome, Who};
+use crate::enrolment::operator::Peer;
 use crate::enrolment::reason::{Reason, TokenFault, Window};
 use crate::enrolment::ssh::SshFault;
+use crate::enrolment::statement::Fault;
 use crate::enrolment::wire::Malformed;
 use crate::facts::NameProblem;
 use crate::token::{Joiner, Kind};
@@ -71,9 +73,21 @@ fn what_a_joiner_is_told() {
 
 #[test]
 fn what_an_operator_is_told() {
-    let refused = |refusal| text(&Failure::NotAdmitted { refusal }, Purpose::Operate);
-    let mut texts: Vec<String> = [Refusal::NotAccepted, Refusal::Busy, Refusal::Malformed].map(refused).into();
-    let others = [Failure::Unproven(Refusal::OtherCluster), Failure::TimedOut { proven: true }];
+    let refused = |by: &Peer, refusal| text(&Failure::NotAdmitted { refusal, by: by.clone() }, Purpose::Operate);
+    let mut texts = Vec::new();
+    for by in [Peer::ControlPlane, Peer::Worker { name: "w-1".into() }] {
+        texts.extend([Refusal::NotAccepted, Refusal::Busy, Refusal::Malformed].map(|refusal| refused(&by, refusal)));
+    }
+    let name = "w-1".to_owned();
+    let others = [
+        Failure::Unproven(Refusal::OtherCluster),
+        Failure::Unproven(Refusal::Busy),
+        Failure::Impostor(Impostor::Statement(Fault::Forged)),
+        Failure::Impostor(Impostor::Statement(Fault::Role)),
+        Failure::Stated { name: name.clone(), fault: Fault::Ended { ago: 3 * 24 * 60 * 60 } },
+        Failure::Stated { name, fault: Fault::Future },
+        Failure::TimedOut { proven: true },
+    ];
     texts.extend(others.iter().map(|failure| text(failure, Purpose::Operate)));
     insta::assert_snapshot!(texts.join("\n"));
 }
@@ -111,7 +125,9 @@ fn reasons() -> Vec<Reason> {
     .collect();
     all.extend([
         Reason::OtherCluster,
-        Reason::Versions(Versions { oldest: 2, newest: 3 }),
+        Reason::Versions { ours: Versions::SPOKEN, theirs: Versions { oldest: 3, newest: 4 } },
+        Reason::Worker,
+        Reason::NoStatement,
         Reason::Message(Malformed::Short("nonce")),
         Reason::Unexpected { expected: "hello", found: "ask" },
         Reason::Form,

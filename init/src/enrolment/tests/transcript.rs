@@ -8,7 +8,7 @@ use crate::enrolment::message::Purpose;
 use crate::enrolment::transcript::{Label, Transcript, hint, is_meant};
 use crate::token::{Joiner, SECRET};
 
-const LABELS: [Label; 7] = [
+const LABELS: [Label; 9] = [
     Label::Server,
     Label::Token(Joiner::Worker),
     Label::Token(Joiner::ControlPlane),
@@ -16,6 +16,8 @@ const LABELS: [Label; 7] = [
     Label::Node(Purpose::Join(Joiner::ControlPlane)),
     Label::Node(Purpose::Return),
     Label::Operator,
+    Label::Worker,
+    Label::OperatorOfWorker,
 ];
 
 #[test]
@@ -26,7 +28,7 @@ fn every_signer_has_a_label_of_its_own_that_ends_in_its_only_zero_byte() {
         assert_eq!(zeros, [label.bytes().len() - 1], "{label:?}");
         assert!(LABELS[..at].iter().all(|other| other.bytes() != label.bytes()), "{label:?}");
         let text = std::str::from_utf8(label.bytes()).unwrap().trim_end_matches('\0');
-        let short = text.replace("kubeboot enrolment 1 ", "… ");
+        let short = text.replace("kubeboot enrolment 1 ", "… ").replace("kubeboot enrolment 2 ", "… ");
         let said = [text, &short].iter().any(|text| document.contains(&format!("`{text}\\0`")));
         assert!(said, "docs/enrolment.md lacks {text:?}");
     }

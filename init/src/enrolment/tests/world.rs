@@ -13,7 +13,8 @@ use crate::enrolment::failure::Failure;
 use crate::enrolment::joiner::{self, Credential, Enrolled, Joiner, Machine, Step};
 use crate::enrolment::message::{Founded, Grant, Key, Message, Versions};
 use crate::enrolment::note::{Note, Outcome};
-use crate::enrolment::server::{Effect, Event, Issue, Server, Setup, Taken};
+use crate::enrolment::server::{As, Effect, Event, Issue, Server, Setup, Taken};
+use crate::enrolment::statement::Statement;
 use crate::enrolment::transcript::Exporter;
 use crate::enrolment::{Keys, Sign};
 use crate::mesh::MeshKey;
@@ -139,7 +140,13 @@ impl World {
     }
 
     pub fn setup(&self, exporter: Exporter) -> Setup {
-        Setup { cluster: self.cluster.clone(), site: self.site.clone(), exporter, nonce: bytes("server") }
+        Setup {
+            serves: As::ControlPlane,
+            cluster: self.cluster.clone(),
+            site: self.site.clone(),
+            exporter,
+            nonce: bytes("server"),
+        }
     }
 
     /// Gives the server an event and carries out what it wants, until it waits for the network.
@@ -181,7 +188,7 @@ impl World {
                 return Some(Event::Taken(Taken::Done));
             }
             Effect::Issue { admission, certificates } => {
-                return Some(Event::Issued(Box::new(self.grant(admission.node.role, &certificates))));
+                return Some(Event::Issued(Box::new(self.grant(&admission.node, &certificates))));
             }
             Effect::Find(key) => return Some(Event::Listed(self.operators.contains(&key))),
         }
@@ -200,7 +207,8 @@ impl World {
         }
     }
 
-    pub fn grant(&self, role: Role, certificates: &[Issue]) -> Grant {
+    pub fn grant(&self, node: &NodeRecord, certificates: &[Issue]) -> Grant {
+        let role = node.role;
         let issue = |issue: &Issue| self.authorities[&issue.request.authority].issue(&issue.request, &issue.spki);
         let certificates: Vec<_> = certificates.iter().map(issue).collect();
         let wanted: &[Authority] = match role {
@@ -216,6 +224,7 @@ impl World {
             authorities: wanted.iter().map(|one| (*one, self.authorities[one].certificate.clone())).collect(),
             certificates: certificates.try_into().unwrap(),
             keys: if role == Role::ControlPlane { keys.collect() } else { Vec::new() },
+            statement: (role == Role::Worker).then(|| Statement::of(&self.cluster.id, node, NOW, &key(8))),
         }
     }
 }

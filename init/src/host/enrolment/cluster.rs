@@ -1,5 +1,6 @@
 //! This control plane's part in enrolment: what it serves, and what it puts on record of itself.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::channel::Times;
@@ -11,12 +12,14 @@ use crate::enrolment::gate::Limits;
 use crate::enrolment::message::{Founded, Grant};
 use crate::enrolment::objects::FoundingTokens;
 use crate::enrolment::releases::{self, Releases};
-use crate::enrolment::server::{Issue, Setup, Taken};
+use crate::enrolment::server::{As, Issue, Setup, Taken};
 use crate::enrolment::transcript::Exporter;
 use crate::enrolment::{Keys, PORT, Sign};
 use crate::host::api::Api;
 use crate::host::keys::Ed25519;
+use crate::host::mesh::Watch;
 use crate::host::node::ThisNode;
+use crate::host::operators::answers::Answers;
 use crate::host::operators::desk::Desk;
 use crate::host::root::Root;
 use crate::host::{clock, files, random};
@@ -25,7 +28,7 @@ use crate::release::Version;
 use crate::settings::{Cidr, Role};
 use crate::token::Joiner;
 
-/// A control plane that takes machines in.
+/// A control plane that serves operators, and takes machines in once it is open.
 pub struct Enrolment {
     root: Root,
     this: ThisNode,
@@ -39,23 +42,29 @@ pub struct Enrolment {
     /// Those of the cluster's API servers, as [`Enrolment::prepare`] saw them last.
     releases: RwLock<Releases>,
     desk: Desk,
+    open: AtomicBool,
 }
 
 impl Enrolment {
-    /// Reads what it needs.
+    /// Reads what it needs. Takes nobody in yet. `mesh` says who the operators are while no API server has answered.
     ///
     /// # Errors
     /// In words: a file that is missing or damaged.
-    pub fn new(root: &Root, this: &ThisNode, api: Arc<Api>) -> Result<Self, String> {
+    pub fn new(root: &Root, this: &ThisNode, api: Arc<Api>, mesh: Option<Watch>) -> Result<Self, String> {
         let release: Version =
             this.seat.version.parse().map_err(|error: crate::release::VersionError| error.to_string())?;
         let api = Arc::new(InApi::new(api));
+        let desk = Desk::new(root, this, api.clone());
         Ok(Enrolment {
             root: root.clone(),
             this: this.clone(),
             store: Store::new(api.clone()),
-            desk: Desk::new(root, this, api.clone()),
+            desk: match mesh {
+                Some(mesh) => desk.beside(mesh),
+                None => desk,
+            },
             api,
+            open: AtomicBool::new(false),
             identity: issue::key(root, paths::IDENTITY_KEY)?,
             founded: Founded::of(&this.cluster)?,
             release,
@@ -73,8 +82,27 @@ impl Enrolment {
         self.api.clone()
     }
 
-    /// What has to be there before anybody is served: the namespace, the mesh's key, the control planes' releases, this
-    /// machine on record, and the founding window's tokens. Done again at each round; what is there already stays.
+    /// Takes machines in from now on.
+    pub fn open(&self) {
+        self.open.store(true, Ordering::Release);
+    }
+
+    /// Whether machines are taken in.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Refuses machines before that: nothing is looked up, written or issued.
+    fn opened(&self) -> Result<(), String> {
+        match self.is_open() {
+            true => Ok(()),
+            false => Err("no machine is taken in before this control plane's API server has answered".to_owned()),
+        }
+    }
+
+    /// What has to be there before any machine is taken in: the namespace, the mesh's key, the control planes'
+    /// releases, this machine on record, and the founding window's tokens. Done again at each round; what is there already
+    /// stays.
     ///
     /// # Errors
     /// In words: the first thing that fails.
@@ -145,14 +173,14 @@ impl Enrolment {
 }
 
 impl server::Cluster for Enrolment {
-    fn identity(&self) -> &(dyn Keys + Send + Sync) {
+    fn key(&self) -> &(dyn Keys + Send + Sync) {
         &self.identity
     }
 
     fn setup(&self, exporter: Exporter) -> Setup {
         let Releases { oldest, newest } = *self.releases.read().unwrap_or_else(PoisonError::into_inner);
         let site = Site { founded: self.this.cluster.founded, oldest, newest, ranges: self.strangers() };
-        Setup { cluster: self.founded.clone(), site, exporter, nonce: random::bytes() }
+        Setup { serves: As::ControlPlane, cluster: self.founded.clone(), site, exporter, nonce: random::bytes() }
     }
 
     fn strangers(&self) -> Vec<Cidr> {
@@ -161,19 +189,22 @@ impl server::Cluster for Enrolment {
     }
 
     fn look(&self, sought: &Sought) -> Result<Found, String> {
+        self.opened()?;
         self.store.look(sought)
     }
 
     fn take(&self, admission: &Admission) -> Result<Taken, String> {
+        self.opened()?;
         self.store.take(admission, clock::unix())
     }
 
-    fn desk(&self) -> Option<&Desk> {
+    fn desk(&self) -> Option<&dyn Answers> {
         Some(&self.desk)
     }
 
     fn issue(&self, admission: &Admission, certificates: &[Issue]) -> Result<Grant, String> {
+        self.opened()?;
         let api = self.api.api();
-        issue::grant(&self.root, &self.this, &api, admission.node.role, certificates, clock::unix())
+        issue::grant(&self.root, &self.this, &api, &admission.node, certificates, clock::unix())
     }
 }

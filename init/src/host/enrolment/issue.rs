@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use zeroize::Zeroizing;
 
 use crate::certificates::{Authority, Request, Unix};
-use crate::enrolment::message::{Grant, Held, Key};
+use crate::enrolment::decision::NodeRecord;
+use crate::enrolment::message::{Founded, Grant, Held, Key};
 use crate::enrolment::server::Issue;
+use crate::enrolment::statement::Statement;
 use crate::host::api::Api;
 use crate::host::files;
 use crate::host::keys::{self, Signer};
@@ -22,7 +24,7 @@ use crate::paths;
 use crate::settings::shared;
 use crate::token::Joiner;
 
-/// Puts together what a machine of this role gets. The keys are read each time: none stays in this process's memory.
+/// Puts together what this machine gets, by its role. The keys are read each time: none stays in this process's memory.
 ///
 /// # Errors
 /// In words: a key that can't be read or does not sign.
@@ -30,13 +32,13 @@ pub fn grant(
     root: &Root,
     this: &ThisNode,
     api: &Api,
-    role: Joiner,
+    node: &NodeRecord,
     certificates: &[Issue],
     now: Unix,
 ) -> Result<Grant, String> {
     let issued: Result<Vec<String>, String> = certificates.iter().map(|issue| certificate(root, issue, now)).collect();
     let certificates = issued?.try_into().map_err(|_| "expected four certificate requests".to_owned())?;
-    let (wanted, keys): (&[Authority], &[Key]) = match role {
+    let (wanted, keys): (&[Authority], &[Key]) = match node.role {
         Joiner::ControlPlane => (&Authority::ALL, &Key::ALL),
         Joiner::Worker => (&[Authority::Cluster, Authority::KubeletServing], &[]),
     };
@@ -45,14 +47,24 @@ pub fn grant(
         Ok((*which, text.as_str().to_owned()))
     };
     Ok(Grant {
-        role,
+        role: node.role,
         mesh_key: disk::mesh_key(root)?,
         endpoints: endpoints(this, api),
         settings: shared::text(&this.settings),
         authorities: wanted.iter().map(authority).collect::<Result<_, String>>()?,
         certificates,
         keys: keys.iter().map(|key| held(root, *key)).collect::<Result<_, String>>()?,
+        statement: match node.role {
+            Joiner::Worker => Some(statement(root, this, node, now)?),
+            Joiner::ControlPlane => None,
+        },
     })
+}
+
+/// The cluster's word about a worker.
+fn statement(root: &Root, this: &ThisNode, node: &NodeRecord, now: Unix) -> Result<Statement, String> {
+    let Founded { id, .. } = Founded::of(&this.cluster)?;
+    Ok(Statement::of(&id, node, now, &key(root, paths::IDENTITY_KEY)?))
 }
 
 fn certificate(root: &Root, issue: &Issue, now: Unix) -> Result<String, String> {

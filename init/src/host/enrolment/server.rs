@@ -1,4 +1,5 @@
-//! The server on TCP port 7440: takes connections in, and does for each what the exchange asks.
+//! The server on TCP port 7440, a control plane's or a worker's: takes connections in, and does for each what the exchange
+//! asks.
 //!
 //! A thread for each connection, with a small stack; how many there are is bounded (`enrolment/gate`). What goes wrong in
 //! one of them, a panic too, ends that connection and nothing else.
@@ -24,7 +25,7 @@ use crate::enrolment::note::{Note, Outcome, Who};
 use crate::enrolment::reason::Reason;
 use crate::enrolment::server::{Effect, Event, Issue, Server as Exchange, Setup, Taken};
 use crate::enrolment::transcript::Exporter;
-use crate::host::operators::desk::{Caller, Desk};
+use crate::host::operators::answers::{Answers, Caller};
 use crate::host::operators::session;
 use crate::host::{clock, wait};
 use crate::settings::Cidr;
@@ -41,8 +42,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the server needs of the cluster.
 pub trait Cluster: Send + Sync {
-    /// The cluster's identity key.
-    fn identity(&self) -> &(dyn Keys + Send + Sync);
+    /// The key that this machine proves itself with: the cluster's identity key, or a worker's node key.
+    fn key(&self) -> &(dyn Keys + Send + Sync);
     /// What holds for a connection with this exporter.
     fn setup(&self, exporter: Exporter) -> Setup;
     /// Addresses from which nobody is served: pods'.
@@ -63,7 +64,7 @@ pub trait Cluster: Send + Sync {
     /// In words, for the log.
     fn issue(&self, admission: &Admission, certificates: &[Issue]) -> Result<Grant, String>;
     /// Where operators' requests are done; none: they are not served here.
-    fn desk(&self) -> Option<&Desk> {
+    fn desk(&self) -> Option<&dyn Answers> {
         None
     }
 }
@@ -231,7 +232,7 @@ fn converse(socket: TcpStream, from: IpAddr, place: &Place) {
         Err(why) => return shared.hear(&format!("enrolment: {from}: no TLS connection: {}", one_line(&why))),
     };
     place.advance(Stage::Spoke);
-    let mut exchange = Exchange::new(shared.cluster.setup(channel.exporter()), shared.cluster.identity());
+    let mut exchange = Exchange::new(shared.cluster.setup(channel.exporter()), shared.cluster.key());
     while exchange.most() > 0 {
         let effects = match channel.receive(exchange.most()) {
             Ok(message) => exchange.handle(clock::unix(), Event::Message(&message)),

@@ -78,7 +78,7 @@ fn a_worker_joins_and_may_do_what_its_agent_does_and_no_more() {
     let _api = real::run_api(&founder, &[program("ETCD"), program("KUBE_APISERVER")], folder.path());
     let admin = real::client(&founder);
     real::await_api(&admin, folder.path());
-    let enrolment = Arc::new(Enrolment::new(&founder, &this, admin.clone()).unwrap());
+    let enrolment = Arc::new(real::open(Enrolment::new(&founder, &this, admin.clone(), None).unwrap()));
     enrolment.prepare().unwrap();
     let server = real::serve(&enrolment);
     let host = Host { name: server.ip().to_string(), port: server.port() };

@@ -2,13 +2,17 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use crate::certificates::Unix;
 use crate::host::files;
 use crate::host::root::Root;
+use crate::mesh::publish::Operators;
 use crate::mesh::record::{MAX_RECORD, Record};
-use crate::mesh::{MeshKey, stored};
+use crate::mesh::store::Store;
+use crate::mesh::{MeshKey, publish, stored};
 use crate::paths;
 
 /// Ends the name of a record's file; before it stands what the record is about, in 16 hexadecimal digits.
@@ -81,6 +85,18 @@ pub fn records(root: &Root) -> Result<Vec<Vec<u8>>, String> {
     let fits = |file: &PathBuf| std::fs::metadata(file).is_ok_and(|found| found.len() <= MAX_RECORD as u64);
     let records = files.iter().filter(|file| is_record(file) && fits(file));
     Ok(records.filter_map(|file| files::read_optional(file).ok().flatten()).collect())
+}
+
+/// The operators, as the records on disk have them while they have force: for who can't ask the mesh. `cluster` and
+/// `identity` are the cluster's id and the public half of its identity key.
+pub fn operators(root: &Root, cluster: &[u8; 16], identity: &[u8; 32], now: Unix) -> Option<Operators> {
+    let mut held = Store::default();
+    let records = records(root).unwrap_or_default().into_iter().filter_map(|bytes| Record::parse(&bytes).ok());
+    for record in records.filter(|record| record.verify(cluster, identity).is_ok()) {
+        // Whatever is refused counts for nothing, as it does in the mesh.
+        let _ = held.accept(Arc::new(record));
+    }
+    publish::operators(&held, now)
 }
 
 /// Writes a record down, in place of an older one about the same.

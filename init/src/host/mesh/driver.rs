@@ -354,7 +354,7 @@ impl<'a> Driver<'a> {
     }
 
     fn publish(&mut self, wanted: &Wanted) -> Result<(), String> {
-        for draft in publish::due(self.mesh.records(), wanted, clock::unix()) {
+        for draft in publish::due(self.mesh.records(), wanted, self.mesh.me().id, clock::unix()) {
             self.sign_and_tell(draft)?;
         }
         Ok(())
@@ -394,6 +394,7 @@ impl<'a> Driver<'a> {
         }
         if now >= self.look_at {
             standing.endpoints = publish::endpoints(self.mesh.records(), clock::unix());
+            standing.operators = publish::operators(self.mesh.records(), clock::unix()).map(Arc::new);
             self.look_at = now + LOOK;
         }
         standing.met = accepted > 0;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::publisher::Publisher;
-use super::{Config, Handle, Order, Standing, disk, start};
+use super::{Config, Handle, Order, Standing, Watch, disk, start};
 use crate::enrolment::seeking::Host;
 use crate::host::enrolment::store::Objects;
 use crate::host::node::ThisNode;
@@ -14,6 +14,7 @@ use crate::host::root::Root;
 use crate::host::{clock, joining, random, renewal};
 use crate::mesh::PORT;
 use crate::mesh::returning::{Returning, is_alone};
+use crate::operators::key::of_settings;
 use crate::plan::record::Endpoints;
 
 /// How often names of control planes are looked up while somebody is heard: who is in the mesh needs none.
@@ -57,6 +58,11 @@ impl Keeper {
         Ok(keeper)
     }
 
+    /// A look at how the mesh stands, for others.
+    pub fn watch(&self) -> Watch {
+        self.handle.watch()
+    }
+
     /// The API servers, as the mesh's record has them: once for each record, and only while somebody is heard. A node that
     /// is cut off has an old record, which must not take the place of what a control plane said since.
     pub fn new_servers(&mut self) -> Option<Endpoints> {
@@ -77,7 +83,7 @@ impl Keeper {
         self.look(servers);
         self.return_by_enrolment(servers);
         match objects {
-            Some(objects) => self.publisher.publish(&self.handle, servers, objects),
+            Some(objects) => self.publisher.publish(&self.handle, servers, &of_settings(&self.this.settings), objects),
             None => Ok(()),
         }
     }

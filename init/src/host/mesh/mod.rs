@@ -28,7 +28,7 @@ use super::node::ThisNode;
 use super::root::Root;
 use super::{clock, wait};
 use crate::mesh::PORT;
-use crate::mesh::publish::Wanted;
+use crate::mesh::publish::{Operators, Wanted};
 use crate::paths;
 use crate::plan::record::Endpoints;
 
@@ -101,6 +101,8 @@ pub struct Standing {
     pub behind: bool,
     /// The API servers, as the mesh's record has them while it has force.
     pub endpoints: Option<Endpoints>,
+    /// The operators, as the mesh's records have them while they have force.
+    pub operators: Option<Arc<Operators>>,
     /// Why the node takes no part any more.
     pub silent: Option<String>,
 }
@@ -128,6 +130,21 @@ impl Shared {
     }
 }
 
+/// A look at how the mesh stands, for other threads of the agent. Does not keep the mesh's thread from ending.
+#[derive(Clone)]
+pub struct Watch(Arc<Shared>);
+
+impl Watch {
+    /// The operators, as the mesh's records have them while they have force. A mesh that has not begun says nothing: then
+    /// it is what it kept on disk.
+    pub fn operators(&self, kept: impl FnOnce() -> Option<Operators>) -> Option<Arc<Operators>> {
+        let standing = self.0.standing().clone();
+        let found = if standing.key_epoch > 0 { standing.operators } else { kept().map(Arc::new) };
+        // The mesh's thread looks now and then, and may be waiting to begin anew.
+        found.filter(|found| clock::unix() < found.until)
+    }
+}
+
 /// The agent's hold on the mesh's thread, which ends when this is dropped.
 pub struct Handle {
     orders: Option<SyncSender<Order>>,
@@ -146,6 +163,11 @@ impl Handle {
     pub fn seek(&self, seeds: Vec<SocketAddr>) {
         *self.shared.seeds() = seeds;
         let _ = self.shared.wake.write(1);
+    }
+
+    /// A look at it for others.
+    pub fn watch(&self) -> Watch {
+        Watch(self.shared.clone())
     }
 
     /// How the mesh stands.

@@ -7,9 +7,11 @@ use crate::enrolment::objects;
 use crate::enrolment::taking::{Answer, Call};
 use crate::host::clock;
 use crate::host::enrolment::store::Objects;
-use crate::mesh::NodeId;
-use crate::mesh::publish::Wanted;
+use crate::mesh::publish::{People, Wanted};
 use crate::mesh::rekeying::{self, Mine, Next, Rekeying};
+use crate::mesh::{NodeId, Roll};
+use crate::operators::key::OperatorLine;
+use crate::operators::objects::{OPERATOR, OperatorObject};
 use crate::plan::record::Endpoints;
 
 /// What a control plane remembers between two rounds.
@@ -20,7 +22,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// What the cluster's API says, the mesh is to say too.
+    /// What the cluster's API says, the mesh is to say too, and which operators this control plane's settings name.
     ///
     /// # Errors
     /// In words: a call of the API, or an object that is damaged.
@@ -28,10 +30,11 @@ impl Publisher {
         &mut self,
         handle: &Handle,
         servers: Option<&Endpoints>,
+        settings: &[String],
         objects: &dyn Objects,
     ) -> Result<(), String> {
-        let removed = removed(objects)?;
-        handle.order(Order::Publish(Wanted { endpoints: servers.cloned(), removed: removed.clone() }));
+        let (removed, operators) = (removed(objects)?, Some(people(settings, objects)?));
+        handle.order(Order::Publish(Wanted { endpoints: servers.cloned(), removed: removed.clone(), operators }));
         self.rekey(handle, &removed, objects)
     }
 
@@ -67,6 +70,16 @@ impl Publisher {
         }
         Ok(())
     }
+}
+
+/// Who the operators are. An object that is damaged says nothing, here as elsewhere.
+fn people(settings: &[String], objects: &dyn Objects) -> Result<People, String> {
+    let Answer::List(list) = objects.call(&Call::Labelled(objects::KIND, OPERATOR.to_owned()))? else {
+        return Err("list the operators on record: the API answered something else".to_owned());
+    };
+    let on_record: Vec<OperatorObject> = list.iter().filter_map(|object| OperatorObject::read(object).ok()).collect();
+    let named = settings.iter().filter_map(|line| OperatorLine::parse(line).ok()).map(|line| line.key);
+    Ok(People { on_record: Roll::on_record(&on_record), of_settings: Roll::of_settings(named, &on_record) })
 }
 
 /// Whose node keys the cluster says are removed. An object whose name is none of kubeboot's says nothing.

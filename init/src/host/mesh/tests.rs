@@ -19,6 +19,9 @@ use crate::host::keys::{self, Ed25519};
 use crate::mesh::rekeying::{self, Rekeying};
 use crate::mesh::view::View;
 use crate::mesh::{MeshKey, NodeId};
+use crate::operators::key::OperatorLine;
+use crate::operators::objects::OperatorObject;
+use crate::operators::tests::public_line;
 
 const CLUSTER: [u8; 16] = [5; 16];
 /// Far more than anything here takes.
@@ -154,7 +157,7 @@ fn three_nodes_find_each_other_see_a_crash_and_get_a_new_key_after_a_removal() {
     }
 
     let endpoints = Endpoints::of([SocketAddr::new(one.address.ip(), 6443)]);
-    one.order(Order::Publish(Wanted { endpoints: Some(endpoints.clone()), removed: BTreeSet::new() }));
+    one.order(Order::Publish(Wanted { endpoints: Some(endpoints.clone()), removed: BTreeSet::new(), operators: None }));
     three.until("the API servers", |this| match this.standing().endpoints {
         Some(found) if found == endpoints => Ok(()),
         other => Err(format!("{other:?}")),
@@ -166,7 +169,7 @@ fn three_nodes_find_each_other_see_a_crash_and_get_a_new_key_after_a_removal() {
     }
 
     let removed = BTreeSet::from([two.id()]);
-    one.order(Order::Publish(Wanted { endpoints: Some(endpoints), removed }));
+    one.order(Order::Publish(Wanted { endpoints: Some(endpoints), removed, operators: None }));
     one.order(Order::Rekey(2));
     for machine in [&one, &three] {
         machine.has_key(2);
@@ -270,7 +273,7 @@ fn a_removal_that_two_control_planes_see_is_followed_by_one_new_key() {
     let publishers = Mutex::new([Publisher::default(), Publisher::default()]);
     let round = || {
         for (machine, publisher) in planes.iter().zip(publishers.lock().unwrap().iter_mut()) {
-            publisher.publish(machine.handle.as_ref().unwrap(), Some(&servers), &objects).unwrap();
+            publisher.publish(machine.handle.as_ref().unwrap(), Some(&servers), &[], &objects).unwrap();
         }
         match objects.call(&Call::Get(rekeying::NAME.to_owned())).unwrap() {
             Answer::Object(Some(object)) => Rekeying::read(&object).unwrap(),
@@ -286,4 +289,42 @@ fn a_removal_that_two_control_planes_see_is_followed_by_one_new_key() {
     let settled = round();
     assert_eq!((settled.epoch, settled.claimed), (2, None));
     assert_eq!(round(), settled);
+}
+
+#[test]
+fn who_is_an_operator_reaches_a_node_that_cant_ask_the_cluster_and_stays_on_its_disk() {
+    let identity_key = keys::ed25519().unwrap();
+    let identity = Ed25519::load(identity_key.as_bytes()).unwrap().public();
+    let (mut plane, mut worker) =
+        (Machine::new("one", identity, Some(&identity_key)), Machine::new("two", identity, None));
+    plane.start(&[]);
+    worker.start(&[plane.address]);
+    let lines = [1, 2, 3].map(|number| public_line(number, "somebody"));
+    let [ada, bob, carl] = lines.each_ref().map(|line| OperatorLine::parse(line).unwrap());
+    let object = |line: &OperatorLine, listed| {
+        let (line, by) = (line.clone(), "ada".to_owned());
+        OperatorObject { line, listed, by, since: 1, version: None }.object()
+    };
+    // Settings name ada and carl; bob is on record, and so is that carl was removed.
+    let objects = InMemory::new();
+    for made in [object(&bob, true), object(&carl, false)] {
+        objects.call(&Call::Create(made)).unwrap();
+    }
+    let settings = [lines[0].clone(), lines[2].clone()];
+    let publisher = Mutex::new(Publisher::default());
+    let admits = |machine: &Machine, settings: &[String], expected: [bool; 3]| {
+        machine.until("the operators", |this| {
+            let handle = plane.handle.as_ref().unwrap();
+            publisher.lock().unwrap().publish(handle, None, settings, &objects).unwrap();
+            let known = this.handle.as_ref().unwrap().watch().operators(|| None);
+            let found = known.as_ref().map(|known| [&ada, &bob, &carl].map(|line| known.roll.admits(&line.key)));
+            if found == Some(expected) { Ok(()) } else { Err(format!("{found:?}")) }
+        });
+    };
+    admits(&worker, &settings, [true, true, false]);
+    // Another start of the settings' control plane names nobody.
+    admits(&worker, &[], [false, true, false]);
+    let kept = disk::operators(&worker.root, &CLUSTER, &identity, clock::unix()).unwrap().roll;
+    assert!(kept.admits(&bob.key) && kept.has_removed(&carl.key) && !kept.admits(&ada.key));
+    assert!(disk::operators(&worker.root, &CLUSTER, &[9; 32], clock::unix()).is_none(), "by another identity's word");
 }

@@ -1,6 +1,6 @@
-//! Who asks a control plane: finds out which cluster is meant, makes it prove itself, proves an ssh key, asks.
+//! Who asks a node: finds out which cluster is meant, makes the node prove itself, proves an ssh key, asks.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::identity::{Identity, Keys};
@@ -8,12 +8,13 @@ use super::known;
 use super::output::{Halt, Sink};
 use crate::enrolment::failure::{Context, Failure};
 use crate::enrolment::message::{Purpose, Refusal};
-use crate::enrolment::operator::{Event, Operator, Step};
+use crate::enrolment::operator::{Event, Operator, Peer, Step};
 use crate::enrolment::seeking::Host;
 use crate::exit::Exit;
 use crate::host::enrolment::channel::{self, Broken, Channel, Times};
 use crate::host::enrolment::tls;
-use crate::host::{joining, random};
+use crate::host::{clock, joining, random};
+use crate::operators::elsewhere::not_by_a_worker;
 use crate::operators::exchange::{self, Asking};
 use crate::operators::known::{Meant, fingerprint_text};
 use crate::operators::{PATIENCE, Request, SESSION, Trouble};
@@ -24,11 +25,13 @@ use crate::token::{SECRET, fingerprint};
 const MESSAGES: usize = 4;
 /// Bytes of an answer at most: a support bundle.
 const LARGEST: u64 = 1 << 30;
+/// Bytes of a list of control planes at most.
+const LIST: u64 = 4 << 10;
 
 /// Whom to ask, and as whom.
 #[derive(Debug, Clone)]
 pub struct Remote {
-    /// A control plane.
+    /// A node.
     pub host: Host,
     /// The cluster's id, if somebody said it.
     pub cluster: Option<String>,
@@ -44,6 +47,8 @@ pub struct Remote {
 pub struct Link {
     channel: Channel,
     server: String,
+    /// What is at the other end.
+    pub peer: Peer,
     /// The cluster that has proven itself.
     pub cluster: Cluster,
 }
@@ -72,13 +77,19 @@ impl Remote {
             keys.map_err(|why| stopped(Exit::BadInput, why, "name an ssh key with --identity, or use ssh-add."))?;
         let link = self.admitted(&meant, &keys)?;
         let identity = fingerprint(&link.cluster.identity());
+        let who = match &link.peer {
+            Peer::ControlPlane => "a control plane".to_owned(),
+            Peer::Worker { name } => format!("the worker {name}"),
+        };
         match known::learn(&self.known, &host, &link.cluster.id, identity) {
             Ok(true) => eprintln!(
-                "{host} is a control plane of the cluster {} (fingerprint {}); kept in {}",
+                "{host} is {who} of the cluster {} (fingerprint {}); kept in {}",
                 link.cluster.id,
                 fingerprint_text(&identity),
                 self.known.display()
             ),
+            // Which worker answers only its own word says, and that of who has its address: each time somebody should look.
+            Ok(false) if link.peer != Peer::ControlPlane => eprintln!("{host} is {who}"),
             Ok(false) => {}
             Err(why) => eprintln!("kubeboot: {why}. The fingerprint has to be given again next time"),
         }
@@ -127,7 +138,7 @@ fn exchange(address: &SocketAddr, meant: &Meant, key: &Identity) -> Result<Link,
     let failed = |why: String, fix: &str, next| Refused { trouble: stopped(Exit::Failure, why, fix), next };
     let unreachable = |broken: Broken| {
         failed(
-            format!("no control plane answers at {server}: {broken}"),
+            format!("no node answers at {server}: {broken}"),
             "check the address, and that TCP 7440 is open.",
             Next::Address,
         )
@@ -136,7 +147,7 @@ fn exchange(address: &SocketAddr, meant: &Meant, key: &Identity) -> Result<Link,
     let mut channel = Channel::connect(address, config, Times::default()).map_err(unreachable)?;
     let exporter = channel.exporter();
     let (mut operator, mut message) =
-        Operator::start(key.public().to_vec(), meant.fingerprint, exporter, random::bytes());
+        Operator::start(clock::unix(), key.public().to_vec(), meant.fingerprint, exporter, random::bytes());
     for _ in 0..MESSAGES {
         let answer = channel.send(&message).and_then(|()| channel.receive(operator.most()));
         let mut step = match &answer {
@@ -152,7 +163,7 @@ fn exchange(address: &SocketAddr, meant: &Meant, key: &Identity) -> Result<Link,
         match step {
             Step::Send(next) => message = next,
             Step::Sign(_) => break,
-            Step::Admitted(cluster) => {
+            Step::Admitted(cluster, peer) => {
                 meant.is(&cluster).map_err(|other| {
                     let why = format!("WARNING: {server} is not what is meant: {other}");
                     let fix = "look for who answers there; if the cluster was founded anew on purpose, remove its line from \
@@ -160,7 +171,7 @@ fn exchange(address: &SocketAddr, meant: &Meant, key: &Identity) -> Result<Link,
                     Refused { trouble: stopped(Exit::Refused, why, fix), next: Next::Nothing }
                 })?;
                 channel.prolong(Times { patience: PATIENCE, whole: SESSION });
-                return Ok(Link { channel, server, cluster: *cluster });
+                return Ok(Link { channel, server, peer, cluster: *cluster });
             }
             Step::Failed(failure) => return Err(refused(&failure, &server, key)),
         }
@@ -172,11 +183,15 @@ fn refused(failure: &Failure, server: &str, key: &Identity) -> Refused {
     let release = crate::release::Version { major: 0, minor: 0, patch: 0, build: 0 };
     let block = failure.block(&Context { purpose: Purpose::Operate, server, name: "", release });
     let (exit, next) = match failure {
-        Failure::NotAdmitted { refusal: Refusal::NotAccepted } => (Exit::Refused, Next::Key),
-        Failure::NotAdmitted { refusal: Refusal::Busy } | Failure::TimedOut { .. } | Failure::Ended { .. } => {
+        Failure::NotAdmitted { refusal: Refusal::NotAccepted, .. } => (Exit::Refused, Next::Key),
+        // A worker that can't prove itself now, or somebody who says so before any proof.
+        Failure::Unproven(Refusal::Busy) => (Exit::Failure, Next::Address),
+        Failure::NotAdmitted { refusal: Refusal::Busy, .. } | Failure::TimedOut { .. } | Failure::Ended { .. } => {
             (Exit::Failure, Next::Address)
         }
-        Failure::NotAdmitted { .. } | Failure::Impostor(_) | Failure::Unproven(_) => (Exit::Refused, Next::Nothing),
+        Failure::NotAdmitted { .. } | Failure::Impostor(_) | Failure::Unproven(_) | Failure::Stated { .. } => {
+            (Exit::Refused, Next::Nothing)
+        }
         _ => (Exit::Failure, Next::Nothing),
     };
     let mut trouble = Trouble::of(exit, block);
@@ -187,18 +202,39 @@ fn refused(failure: &Failure, server: &str, key: &Identity) -> Refused {
 }
 
 impl Link {
-    /// Asks, and passes the answer on as it comes. Gives the code that the command ends with.
+    /// Asks, and passes the answer on as it comes. Gives the code that the command ends with. A worker gets nothing of what
+    /// workers do not do: it is asked where control planes are instead.
     ///
     /// # Errors
-    /// [`Halt`]: the control plane's own words, or that the answer is of no use.
-    pub fn ask(mut self, request: &Request, sink: &mut dyn Sink) -> Result<u8, Halt> {
+    /// [`Halt`]: the node's own words, or that the answer is of no use.
+    pub fn ask(self, request: &Request, sink: &mut dyn Sink) -> Result<u8, Halt> {
         request.check()?;
+        match &self.peer {
+            Peer::Worker { name } if !request.is_for_workers() => {
+                let name = name.clone();
+                Err(not_by_a_worker(&name, request, &self.control_planes()).into())
+            }
+            _ => self.send(request, LARGEST, sink),
+        }
+    }
+
+    /// Where control planes are by the word of who is at the other end; nowhere if it does not say so. It is advice: who is
+    /// there proves itself again.
+    fn control_planes(self) -> Vec<IpAddr> {
+        let mut answer = Vec::new();
+        match self.send(&Request::ControlPlanes {}, LIST, &mut answer) {
+            Ok(0) => serde_json::from_slice(&answer).unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn send(mut self, request: &Request, most: u64, sink: &mut dyn Sink) -> Result<u8, Halt> {
         let (server, what) = (self.server.clone(), request.refused());
         let broken = |why: String| {
             let fix = "ask again; what was done by then, the lists show. kubeboot-agent's journal there says more.";
             Trouble::new(Exit::Failure, what, format!("{server}: {why}"), fix).leaving("It may have been done.")
         };
-        let (mut asking, frame) = Asking::start(request, LARGEST).map_err(|malformed| broken(malformed.to_string()))?;
+        let (mut asking, frame) = Asking::start(request, most).map_err(|malformed| broken(malformed.to_string()))?;
         self.channel.prolong(Times { patience: PATIENCE, whole: request.session() });
         self.channel.send(&frame).map_err(|why| broken(why.to_string()))?;
         loop {

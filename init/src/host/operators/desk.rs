@@ -1,12 +1,13 @@
-//! What operators ask for, done on a control plane: for those who come by the network and for who is logged in there.
+//! What operators ask for, done at a control plane: for those who come by the network and for who is logged in there.
 
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::bundle;
+use super::answers::{Answers, Caller, Machine, Place, Places};
 use super::output::{self, Halt, Programs, Sink};
 use super::removal;
 use super::roster::Roster;
@@ -17,40 +18,26 @@ use crate::enrolment::objects::moment;
 use crate::exit::Exit;
 use crate::host::enrolment::issue;
 use crate::host::enrolment::store::{InApi, Objects, Store};
-use crate::host::mesh::members;
+use crate::host::mesh::Watch;
 use crate::host::node::ThisNode;
 use crate::host::node_removal::{Look, Removal, Removing};
-use crate::host::process;
 use crate::host::root::Root;
 use crate::kubernetes::API_PORT;
 use crate::operators::key::{OperatorLine, of_settings};
 use crate::operators::objects::{UserObject, operators, users};
 use crate::operators::user::{self, Issued, Revoked, Wanted, binding_name};
-use crate::operators::{AT_ONCE, Request, Trouble};
+use crate::operators::{Request, Trouble};
 use crate::words::tokens;
 
-/// How long `kubeboot status` may take: its gates ask every service of the node.
-const STATUS: Duration = Duration::from_secs(60);
 /// What is advised when the cluster does not answer.
 const LOOK: &str = "see how the cluster is: kubeboot status";
 
-/// Who asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// For records and logs: an ssh key's fingerprint, or this control plane's name.
-    pub name: String,
-    /// The ssh key (wire form); none: root on this machine.
-    pub key: Option<Vec<u8>>,
-}
-
 /// A control plane that does what operators ask.
 pub struct Desk {
-    /// Where this machine's files are.
-    pub(super) root: Root,
-    /// This machine.
+    /// This machine, as it tells of itself.
+    pub(super) machine: Machine,
+    /// This machine, as a node.
     pub(super) this: ThisNode,
-    /// Its programs.
-    pub(super) programs: Programs,
     people: People,
     store: Store,
     /// What is needed of the API besides ConfigMaps.
@@ -58,20 +45,11 @@ pub struct Desk {
     /// How a node is looked at that is to be removed.
     pub(super) removals: Box<Look>,
     roster: Roster,
-    at_work: AtomicUsize,
+    places: Places,
 }
 
 fn by_this_machine(root: Root) -> impl Fn(&str) -> Result<Box<dyn Removing>, String> {
     move |name| Ok(Box::new(Removal::look(&root, name)?))
-}
-
-/// A place among those that are worked on.
-pub struct Place<'a>(&'a AtomicUsize);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 impl Desk {
@@ -90,16 +68,22 @@ impl Desk {
     ) -> Self {
         let roster = Roster::new(root, objects.clone());
         Desk {
-            root: root.clone(),
+            machine: Machine { root: root.clone(), programs },
             this: this.clone(),
-            programs,
             people: People::new(objects.clone()),
             store: Store::new(objects),
             rbac,
             removals: Box::new(by_this_machine(root.clone())),
             roster,
-            at_work: AtomicUsize::new(0),
+            places: Places::default(),
         }
+    }
+
+    /// That can ask the mesh who the operators are, while the API does not answer.
+    #[must_use]
+    pub fn beside(mut self, mesh: Watch) -> Self {
+        self.roster = self.roster.beside(mesh);
+        self
     }
 
     /// Who the cluster is.
@@ -108,23 +92,13 @@ impl Desk {
     }
 
     /// Where machines reach this one.
-    pub fn address(&self) -> std::net::IpAddr {
+    pub fn address(&self) -> IpAddr {
         self.this.node.address
     }
 
     /// Root on this machine.
     pub fn here(&self) -> Caller {
         Caller { name: self.this.node.name.clone(), key: None }
-    }
-
-    /// Whether this ssh public key (wire form) is an operator's now. While the API does not answer: whether it was when it
-    /// did last.
-    ///
-    /// # Errors
-    /// The API does not answer, and never did; in words.
-    pub fn is_operator(&self, key: &[u8]) -> Result<bool, String> {
-        let objects = self.roster.look_or_last()?;
-        Ok(operators(&of_settings(&self.this.settings), &objects).iter().any(|(line, _)| line.key == key))
     }
 
     /// Looks at the operators on record, for when the API does not answer.
@@ -134,40 +108,37 @@ impl Desk {
     pub fn refresh(&self) -> Result<(), String> {
         self.roster.look().map(drop)
     }
+}
 
-    /// A place to work, if there is one.
-    pub fn enter(&self) -> Option<Place<'_>> {
-        let place = self.at_work.fetch_add(1, Ordering::AcqRel);
-        let entered = Place(&self.at_work);
-        (place < AT_ONCE).then_some(entered)
+impl Answers for Desk {
+    /// While the API does not answer: whether it was when it did last, by this process or by one before.
+    fn is_operator(&self, key: &[u8]) -> Result<bool, String> {
+        self.roster.is_operator(&self.this.settings, key)
     }
 
-    /// Does what is asked, and gives the code that the command ends with.
-    ///
-    /// # Errors
-    /// [`Halt`]: why it was not done, and what state was left.
-    pub fn answer(&self, who: &Caller, request: &Request, now: Unix, sink: &mut dyn Sink) -> Result<u8, Halt> {
+    fn enter(&self) -> Option<Place<'_>> {
+        self.places.enter()
+    }
+
+    fn answer(&self, who: &Caller, request: &Request, now: Unix, sink: &mut dyn Sink) -> Result<u8, Halt> {
         request.check()?;
-        // The key was looked up when it was admitted; who was removed since must not use the open connection to come back.
-        self.still(who)?;
         let what = request.refused();
         let failed = |why: String| Trouble::new(Exit::Failure, what, why, LOOK);
+        // By what was seen earlier a machine tells of itself. What is issued can't be taken back, and what is changed is the
+        // cluster's: for that the operators are looked at now.
+        if who.key.is_some() && !request.is_for_workers() {
+            self.refresh().map_err(failed)?;
+        }
+        // The key was looked up when it was admitted; who was removed since must not use the open connection to come back.
+        self.still(who)?;
         match request {
             Request::Kubeconfig { certificate_request, ttl } => {
-                // A certificate can't be taken back, so what was seen earlier is not enough here.
-                self.refresh().map_err(failed)?;
-                self.still(who)?;
                 let expected = user::asked_by_operator();
                 let spki = signing_request::check(&certificate_request.0, &expected);
                 let spki = spki.map_err(|why| Trouble::new(Exit::BadInput, what, why, "report this."))?;
                 let issued = self.issued(&user::of_operator(&who.name, *ttl), &spki, now, Vec::new());
                 output::value(sink, &issued.map_err(failed)?)
             }
-            Request::Status { why, json } => self.status(*why, *json, sink),
-            Request::Logs { unit, follow, lines } => {
-                output::logs(&self.programs, unit.as_deref(), *follow, *lines, sink)
-            }
-            Request::SupportBundle {} => bundle::write(&self.root, &self.programs, Some(&*self.rbac), now, sink),
             Request::TokenCreate { .. } | Request::TokenList {} | Request::TokenRevoke { .. } => {
                 self.tokens(who, request, now, sink)
             }
@@ -191,44 +162,27 @@ impl Desk {
             }
             Request::UserList {} => output::value(sink, &users(&self.people.users().map_err(failed)?, now)),
             Request::UserRevoke { name } => self.revoke_user(who, name, now, sink),
-            Request::Members {} => output::value(sink, &members::view(&self.root)?),
+            Request::ControlPlanes {} => {
+                let servers = self.rbac.servers().unwrap_or_default();
+                let addresses: BTreeSet<IpAddr> = servers.iter().map(SocketAddr::ip).chain([self.address()]).collect();
+                output::value(sink, &addresses)
+            }
+            Request::Status { .. } | Request::Logs { .. } | Request::SupportBundle {} | Request::Members {} => {
+                let answered = self.machine.answer(request, Some(&*self.rbac), now, sink);
+                answered
+                    .unwrap_or_else(|| Err(failed("a fault of kubeboot's own: it is the machine's".to_owned()).into()))
+            }
             Request::NodeRemove { name, drain } => {
                 let removing = (self.removals)(name).map_err(|why| removal::failed(name, &why))?;
-                removal::remove(&*removing, drain.map(Duration::from_secs), self.programs.sign_of_life, sink)
+                removal::remove(&*removing, drain.map(Duration::from_secs), self.machine.programs.sign_of_life, sink)
             }
         }
     }
+}
 
-    /// Whether who asks is an operator still.
-    ///
-    /// # Errors
-    /// Not any more, or nobody can tell.
-    pub fn still(&self, who: &Caller) -> Result<(), Halt> {
-        let what = "The cluster takes no more of this operator";
-        match who.key.as_ref().map_or(Ok(true), |key| self.is_operator(key)) {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                Err(Trouble::new(Exit::Refused, what, "it was removed", "ask another operator to add the key.").into())
-            }
-            Err(why) => Err(Trouble::new(Exit::Failure, what, why, LOOK).into()),
-        }
-    }
-
+impl Desk {
     fn operators(&self) -> Result<Vec<(OperatorLine, crate::operators::objects::Listed)>, String> {
         Ok(operators(&of_settings(&self.this.settings), &self.roster.look()?))
-    }
-
-    fn status(&self, why: bool, json: bool, sink: &mut dyn Sink) -> Result<u8, Halt> {
-        let mut arguments = vec!["status"];
-        arguments.extend(why.then_some("--why"));
-        arguments.extend(json.then_some("--output=json"));
-        // A process of its own: what the agent may not look at, it is told as everybody is.
-        let said = process::output(&self.programs.kubeboot.to_string_lossy(), &arguments, STATUS);
-        let said = said.map_err(|error| {
-            Trouble::new(Exit::Failure, "The machine's status can't be shown", error, "try again in a moment.")
-        })?;
-        sink.part(said.stdout.as_bytes())?;
-        Ok(said.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(Exit::Failure.code()))
     }
 
     /// What is asked about tokens.
@@ -302,13 +256,13 @@ impl Desk {
 
     fn issued(&self, request: &Certificate, spki: &[u8], now: Unix, notes: Vec<String>) -> Result<Issued, String> {
         let servers = match self.rbac.servers()? {
-            servers if servers.is_empty() => vec![std::net::SocketAddr::new(self.address(), API_PORT)],
+            servers if servers.is_empty() => vec![SocketAddr::new(self.address(), API_PORT)],
             servers => servers,
         };
         Ok(Issued {
             user: request.common_name.clone(),
-            certificate: issue::sign(&self.root, request, spki, now)?,
-            authority: issue::public(&self.root, Authority::Cluster.certificate())?,
+            certificate: issue::sign(&self.machine.root, request, spki, now)?,
+            authority: issue::public(&self.machine.root, Authority::Cluster.certificate())?,
             servers,
             expires: user::expires(now, request.lifetime),
             notes,

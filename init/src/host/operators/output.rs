@@ -147,6 +147,45 @@ impl Sink for Printed {
     }
 }
 
+/// A text that another machine sends, without what would drive the terminal that it is printed to: a node that was broken
+/// into says what it likes. Line feeds and tabs pass; of other control characters a `?` is left.
+pub struct Plain<S> {
+    to: S,
+    /// The beginning of a character whose end comes with the next part.
+    rest: Vec<u8>,
+}
+
+impl<S: Sink> Plain<S> {
+    /// What is left goes to `to`.
+    pub fn new(to: S) -> Self {
+        Plain { to, rest: Vec::new() }
+    }
+}
+
+impl<S: Sink> Sink for Plain<S> {
+    fn part(&mut self, bytes: &[u8]) -> Result<(), Halt> {
+        let mut whole = std::mem::take(&mut self.rest);
+        whole.extend_from_slice(bytes);
+        let mut plain = String::with_capacity(whole.len());
+        let mut left = whole.len();
+        for chunk in whole.utf8_chunks() {
+            left -= chunk.valid().len() + chunk.invalid().len();
+            plain.extend(chunk.valid().chars().map(|c| if c.is_control() && !"\n\t".contains(c) { '?' } else { c }));
+            let unfinished = std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none());
+            match chunk.invalid() {
+                [] => {}
+                begun if left == 0 && unfinished => self.rest = begun.to_vec(),
+                _ => plain.push(char::REPLACEMENT_CHARACTER),
+            }
+        }
+        self.to.part(plain.as_bytes())
+    }
+
+    fn goes_on(&mut self) -> Result<(), Halt> {
+        self.to.goes_on()
+    }
+}
+
 /// Answers with a value, as JSON.
 ///
 /// # Errors
@@ -260,5 +299,41 @@ pub fn program(
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(failed(format!("{name} ended with {status}")).into()),
         Err(error) => Err(failed(format!("{name}: {error}")).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keeps what it gets for who looks afterwards.
+    struct Kept<'a>(&'a mut Vec<u8>);
+
+    impl Sink for Kept<'_> {
+        fn part(&mut self, bytes: &[u8]) -> Result<(), Halt> {
+            self.0.part(bytes)
+        }
+
+        fn goes_on(&mut self) -> Result<(), Halt> {
+            Ok(())
+        }
+    }
+
+    fn plain(text: &[u8], size: usize) -> String {
+        let mut kept = Vec::new();
+        let mut sink = Plain::new(Kept(&mut kept));
+        text.chunks(size).for_each(|part| sink.part(part).unwrap());
+        String::from_utf8(kept).unwrap()
+    }
+
+    #[test]
+    fn what_another_machine_says_drives_no_terminal_however_it_is_cut() {
+        let text = "a\tb\u{1b}]0;title\u{7}\u{9b}31m\r\n\u{e9}\u{20ac}\u{1f600}\u{7f}\n".as_bytes();
+        for size in 1..=text.len() {
+            assert_eq!(plain(text, size), "a\tb?]0;title??31m?\n\u{e9}\u{20ac}\u{1f600}?\n", "{size}");
+        }
+        for size in 1..=3 {
+            assert_eq!(plain(b"\xc2\x1b\x9b\xffx", size), "\u{fffd}?\u{fffd}\u{fffd}x", "{size}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::desk::{Caller, Desk};
+use super::answers::{Answers, Caller};
 use super::output::{Halt, Sink};
 use crate::exit::Exit;
 use crate::host::clock;
@@ -20,13 +20,13 @@ fn times() -> Times {
 
 /// Serves an operator who was admitted. `from` is where the connection comes from; `log` hears of the request and of what
 /// became of it.
-pub fn serve(channel: &mut Channel, desk: &Desk, who: &Caller, from: std::net::IpAddr, log: &dyn Fn(&str)) {
+pub fn serve(channel: &mut Channel, desk: &dyn Answers, who: &Caller, from: std::net::IpAddr, log: &dyn Fn(&str)) {
     channel.prolong(times());
     let request = match channel.receive(most::REQUEST) {
         Ok(bytes) => exchange::asked(&bytes),
         Err(Broken::Long(malformed)) => Err(Trouble::new(
             Exit::BadInput,
-            "The control plane can't read the request",
+            "The node can't read the request",
             malformed,
             "use the kubeboot of its release.",
         )),
@@ -47,8 +47,8 @@ pub fn serve(channel: &mut Channel, desk: &Desk, who: &Caller, from: std::net::I
         None => Err(Halt::Trouble(Trouble::new(
             Exit::Failure,
             request.refused(),
-            "the control plane works on as many requests as it takes at once",
-            "try again in a moment, or ask another control plane.",
+            "the node works on as many requests as it takes at once",
+            "try again in a moment, or ask another node.",
         ))),
     };
     let became = match &done {
@@ -75,7 +75,7 @@ fn send(channel: &mut Channel, frame: &Frame) {
 /// The answer's way to the operator.
 struct Out<'a> {
     channel: &'a mut Channel,
-    desk: &'a Desk,
+    desk: &'a dyn Answers,
     who: &'a Caller,
     gone: bool,
 }

@@ -80,6 +80,7 @@ impl FoundedCluster {
             mesh_key: MeshKey::new(2, Zeroizing::new([3; 32])),
             endpoints: vec!["192.0.2.10:6443".parse().unwrap()],
             settings: String::new(),
+            statement: None,
             authorities: Authority::ALL.map(|which| (which, text(which.certificate()))).into(),
             certificates: certificates.try_into().unwrap(),
             keys: Key::ALL.map(|key| (key, Zeroizing::new(read(&self.root, key.path())))).into(),

@@ -8,8 +8,10 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::certificates::signing_request::check_node;
 use crate::certificates::{Authority, DAY, check};
+use crate::enrolment::decision::NodeRecord;
 use crate::enrolment::joiner::Enrolled;
 use crate::enrolment::message::Grant;
+use crate::enrolment::statement::Statement;
 use crate::host::keys::{self, Signer};
 use crate::host::mesh::disk;
 use crate::host::sample::{NOW, files, lines, machine};
@@ -17,7 +19,7 @@ use crate::kubernetes::sample;
 use crate::mesh::MeshKey;
 use crate::paths;
 use crate::plan::Damaged;
-use crate::plan::record::Cluster;
+use crate::plan::record::{Cluster, Node};
 use crate::plan::worker::{AUTHORITIES, When, plan, split};
 use crate::settings::Role;
 use crate::settings::frozen::Frozen;
@@ -49,6 +51,8 @@ impl Canned {
             .iter()
             .map(|(_, request, spki)| signer(request.authority).issue_for(request, spki, now).unwrap())
             .collect();
+        let Node { name, address, .. } = worker.node.clone();
+        let record = NodeRecord { name, role: Joiner::Worker, key: *key, address };
         let grant = Grant {
             role: Joiner::Worker,
             mesh_key: MeshKey::new(2, Zeroizing::new([3; 32])),
@@ -57,6 +61,7 @@ impl Canned {
             authorities: self.signers.iter().map(|(which, signer)| (*which, signer.certificate.clone())).collect(),
             certificates: certificates.try_into().unwrap(),
             keys: Vec::new(),
+            statement: Some(Statement::of(&[1; 16], &record, now, &Seed::new([7; 16]).founding_key())),
         };
         let mut settings = sample::settings();
         settings.role = Some(Role::Worker);

@@ -19,7 +19,7 @@ use crate::enrolment::failure::{Failure, Impostor};
 use crate::enrolment::gate::Limits;
 use crate::enrolment::joiner::{Credential, Enrolled, Event, Joiner, Machine, Step};
 use crate::enrolment::message::{Founded, Grant, Refusal, most};
-use crate::enrolment::server::{Issue, Setup, Taken};
+use crate::enrolment::server::{As, Issue, Setup, Taken};
 use crate::enrolment::taking::{Answer, Call};
 use crate::enrolment::tests::takings;
 use crate::enrolment::tests::world::{World, bytes, key};
@@ -61,12 +61,18 @@ struct Cluster {
 }
 
 impl server::Cluster for Cluster {
-    fn identity(&self) -> &(dyn Keys + Send + Sync) {
+    fn key(&self) -> &(dyn Keys + Send + Sync) {
         &self.identity
     }
 
     fn setup(&self, exporter: Exporter) -> Setup {
-        Setup { cluster: self.founded.clone(), site: self.site.clone(), exporter, nonce: random::bytes() }
+        Setup {
+            serves: As::ControlPlane,
+            cluster: self.founded.clone(),
+            site: self.site.clone(),
+            exporter,
+            nonce: random::bytes(),
+        }
     }
 
     fn strangers(&self) -> Vec<Cidr> {
@@ -94,6 +100,7 @@ impl server::Cluster for Cluster {
             authorities: wanted.map(|one| (one, self.authorities[&one].certificate.clone())).into(),
             certificates: certificates.try_into().unwrap(),
             keys: Vec::new(),
+            statement: None,
         })
     }
 }
@@ -172,7 +179,7 @@ impl Running {
 }
 
 /// A machine that joins there, as the real one does; its address comes from its number.
-fn join(address: &SocketAddr, name: &str, number: u8, token: JoinToken) -> Result<Box<Enrolled>, Failure> {
+pub(crate) fn join(address: &SocketAddr, name: &str, number: u8, token: JoinToken) -> Result<Box<Enrolled>, Failure> {
     join_from(address, name, [192, 0, 2, number].into(), token)
 }
 

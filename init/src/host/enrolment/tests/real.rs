@@ -110,6 +110,12 @@ pub(crate) fn await_api(api: &Api, folder: &Path) {
     });
 }
 
+/// As the agent does once the API server has answered.
+pub(crate) fn open(enrolment: Enrolment) -> Enrolment {
+    enrolment.open();
+    enrolment
+}
+
 pub(crate) fn serve(enrolment: &Arc<Enrolment>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -129,7 +135,7 @@ fn two_servers_behind_a_real_api_server() {
     let _api = run_api(&root, &[program("ETCD"), program("KUBE_APISERVER")], folder.path());
     let api = client(&root);
     await_api(&api, folder.path());
-    let enrolments = [0, 1].map(|_| Arc::new(Enrolment::new(&root, &this, client(&root)).unwrap()));
+    let enrolments = [0, 1].map(|_| Arc::new(open(Enrolment::new(&root, &this, client(&root), None).unwrap())));
     let store = Store::new(Arc::new(InApi::new(api)));
 
     // The founder's record and the founding window's tokens: once.

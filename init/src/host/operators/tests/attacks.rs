@@ -14,7 +14,7 @@ use crate::operators::frame::{self, Frame};
 use crate::operators::key_file::FileKey;
 use crate::operators::tests::agent;
 
-fn connect(address: &SocketAddr) -> Channel {
+pub(super) fn connect(address: &SocketAddr) -> Channel {
     Channel::connect(address, tls::client().unwrap(), Times::default()).unwrap()
 }
 
@@ -22,9 +22,9 @@ fn connect(address: &SocketAddr) -> Channel {
 fn signed(world: &World, channel: &mut Channel, number: u8) -> Vec<u8> {
     let key = FileKey::parse(&private_key(number)).unwrap();
     let (mut operator, hello) =
-        Operator::start(key.public().to_vec(), world.fingerprint(), channel.exporter(), random::bytes());
+        Operator::start(clock::unix(), key.public().to_vec(), world.fingerprint(), channel.exporter(), random::bytes());
     channel.send(&hello).unwrap();
-    let proof = channel.receive(most::TO_HELLO).unwrap();
+    let proof = channel.receive(most::TO_OPERATOR).unwrap();
     let Step::Sign(wrapped) = operator.handle(&Event::Message(&proof)) else { panic!("no proof") };
     let Step::Send(message) = operator.handle(&Event::Signed(&key.sign(&wrapped))) else { panic!("not signed") };
     message
@@ -39,14 +39,14 @@ fn admitted(world: &World) -> Channel {
     channel
 }
 
-fn refusal(channel: &mut Channel) -> Refusal {
+pub(super) fn refusal(channel: &mut Channel) -> Refusal {
     match Message::decode(&channel.receive(most::REFUSAL).unwrap()) {
         Ok(Message::Refusal(refusal)) => refusal,
         _ => panic!("not refused"),
     }
 }
 
-fn failed(channel: &mut Channel) -> Trouble {
+pub(super) fn failed(channel: &mut Channel) -> Trouble {
     match Frame::decode(&channel.receive(frame::most::ANSWER).unwrap()) {
         Ok(Frame::Failed(trouble)) => trouble,
         other => panic!("{other:?}"),
@@ -239,7 +239,7 @@ fn an_operator_who_asks_for_too_much_at_once_is_told_so_and_others_wait_for_nobo
     let places: Vec<_> = std::iter::from_fn(|| world.plane.desk.enter()).collect();
     assert_eq!(places.len(), crate::operators::AT_ONCE);
     let trouble = world.ask(ADA, &Request::UserList {}).unwrap_err();
-    assert!(trouble.exit == 1 && trouble.fix[0].contains("another control plane"), "{trouble:?}");
+    assert!(trouble.exit == 1 && trouble.fix[0].contains("another node"), "{trouble:?}");
     drop(places);
     assert!(world.ask(ADA, &Request::UserList {}).is_ok());
 }

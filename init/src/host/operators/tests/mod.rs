@@ -4,6 +4,8 @@ mod attacks;
 mod nodes;
 mod real;
 mod requests;
+mod without_api;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -16,8 +18,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::answers::{Answers, Caller};
 use super::client::{Link, Remote};
-use super::desk::{Caller, Desk};
+use super::desk::Desk;
 use super::identity::Keys;
 use super::output::{Halt, Programs};
 use super::store::Rbac;
@@ -25,7 +28,7 @@ use crate::enrolment::Keys as IdentityKeys;
 use crate::enrolment::decision::{Admission, Found, Site, Sought};
 use crate::enrolment::gate::Limits;
 use crate::enrolment::message::{Founded, Grant};
-use crate::enrolment::server::{Issue, Setup, Taken};
+use crate::enrolment::server::{As, Issue, Setup, Taken};
 use crate::enrolment::taking::{Answer, Call};
 use crate::enrolment::tests::takings;
 use crate::enrolment::transcript::Exporter;
@@ -107,14 +110,20 @@ struct ControlPlane {
 }
 
 impl server::Cluster for ControlPlane {
-    fn identity(&self) -> &(dyn IdentityKeys + Send + Sync) {
+    fn key(&self) -> &(dyn IdentityKeys + Send + Sync) {
         &self.identity
     }
 
     fn setup(&self, exporter: Exporter) -> Setup {
         let release = "1.37.2-4".parse().unwrap();
         let site = Site { founded: 0, oldest: release, newest: release, ranges: Vec::new() };
-        Setup { cluster: Founded::of(&self.this.cluster).unwrap(), site, exporter, nonce: random::bytes() }
+        Setup {
+            serves: As::ControlPlane,
+            cluster: Founded::of(&self.this.cluster).unwrap(),
+            site,
+            exporter,
+            nonce: random::bytes(),
+        }
     }
 
     fn strangers(&self) -> Vec<crate::settings::Cidr> {
@@ -133,7 +142,7 @@ impl server::Cluster for ControlPlane {
         Err("no machines here".to_owned())
     }
 
-    fn desk(&self) -> Option<&Desk> {
+    fn desk(&self) -> Option<&dyn Answers> {
         Some(&self.desk)
     }
 }

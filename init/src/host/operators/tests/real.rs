@@ -95,7 +95,7 @@ fn operators_command_two_control_planes_behind_a_real_api_server() {
     let mut joined = this.clone();
     joined.settings.role = Some(crate::settings::Role::ControlPlane);
     let planes = [(&root, &this), (&second, &joined)]
-        .map(|(root, this)| Arc::new(Enrolment::new(root, this, fixture::client(root)).unwrap()));
+        .map(|(root, this)| Arc::new(fixture::open(Enrolment::new(root, this, fixture::client(root), None).unwrap())));
     planes.iter().for_each(|plane| plane.prepare().unwrap());
     let cluster = Cluster {
         planes: planes.each_ref().map(fixture::serve),

@@ -4,7 +4,7 @@ use super::*;
 use crate::certificates::{Authority, DAY, check};
 use crate::host::api::Api;
 use crate::host::keys;
-use crate::host::operators::removed;
+use crate::host::operators::kept;
 use crate::kubernetes::kubeconfig;
 use crate::operators::objects::{Listed, UserListed};
 use crate::operators::request::{Admits, Bytes};
@@ -101,7 +101,7 @@ fn operators_are_added_listed_and_removed_for_good() {
     assert_eq!(world.ask(ADA, &Request::OperatorList {}).unwrap_err().exit, 7);
     // This machine's next boot knows it, too, and makes her no certificate.
     let mut settings = world.plane.this.settings.clone();
-    removed::apply(&Root::at(world.folder.path().join("root")), &mut settings);
+    kept::apply(&Root::at(world.folder.path().join("root")), &mut settings);
     assert_eq!(settings.operator, [] as [String; 0]);
     // He can't remove himself by mistake, and can if he means it; by the key, too.
     let trouble = world.ask(BOB, &remove(&public_line(BOB, ""), false)).unwrap_err();
@@ -116,7 +116,7 @@ fn operators_are_added_listed_and_removed_for_good() {
     assert_eq!(world.plane.desk.answer(&here(&world), &add, clock::unix(), &mut answer).unwrap(), 0);
     assert!(world.ask(ADA, &Request::OperatorList {}).is_ok());
     let mut settings = world.plane.this.settings.clone();
-    removed::apply(&Root::at(world.folder.path().join("root")), &mut settings);
+    kept::apply(&Root::at(world.folder.path().join("root")), &mut settings);
     assert_eq!(settings.operator, world.plane.this.settings.operator);
     let trouble = world.ask(ADA, &remove("SHA256:nobody", false)).unwrap_err();
     assert!(trouble.why[0].contains("no such operator"));

@@ -1,21 +1,23 @@
-//! The operators that were removed from the cluster, as this machine knows them: its settings may name them, and it must not
-//! issue certificates for them again, neither at a boot, when no API answers yet, nor later.
+//! The operators on record, as this machine saw them last. Those that were removed: its settings may name them, and it must
+//! not issue certificates for them again, neither at a boot, when no API answers yet, nor later. Those that are listed: they
+//! want to see what is wrong when its API server does not come up.
 
 use std::time::Duration;
 
+use crate::enrolment::ssh;
 use crate::host::files;
 use crate::host::root::Root;
-use crate::operators::key::OperatorLine;
+use crate::operators::key::{OperatorLine, of_settings};
 use crate::operators::objects::OperatorObject;
 use crate::paths;
 use crate::settings::Settings;
 
-/// How long another process may take that keeps who was removed.
+/// How long another process may take that keeps them.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Keeps who was removed, by `seen`. The agent and the commands do so, each by its own look, of which the older may come
-/// here later: who has news to write `looks` anew while nobody else writes, so that what is kept is never older than what
-/// was there.
+/// Keeps who was removed, then who is listed, by `seen`. The agent and the commands do so, each by its own look, of which the
+/// older may come here later: who has news to write `looks` anew while nobody else writes, so that what is kept is never
+/// older than what was there.
 ///
 /// # Errors
 /// The new look's; another holds the lock for too long; it can't be written. In words.
@@ -34,23 +36,63 @@ fn keep_within(
     looks: impl FnOnce() -> Result<Vec<OperatorObject>, String>,
 ) -> Result<(), String> {
     let stays = |why: String| format!("{why}. What was there before still is; the next look writes it");
-    let failed = |error: std::io::Error| stays(format!("write {}: {error}", paths::REMOVED_OPERATORS));
-    let path = root.path(paths::REMOVED_OPERATORS);
-    let kept = files::read_optional(&path).map_err(failed)?.unwrap_or_default();
-    if kept == text(seen).as_bytes() {
+    let failed = |file: &str, error: std::io::Error| stays(format!("write {file}: {error}"));
+    let says = |file: &str, text: &str| {
+        let kept = files::read_optional(&root.path(file)).map_err(|error| failed(file, error))?;
+        Ok::<_, String>(kept.unwrap_or_default() == text.as_bytes())
+    };
+    let (removed, listed) = texts(seen);
+    if says(paths::REMOVED_OPERATORS, &removed)? && says(paths::LISTED_OPERATORS, &listed)? {
         return Ok(());
     }
-    let _lock = files::lock_folder(&root.path(paths::STATE), patience).map_err(failed)?;
-    let now = looks().map_err(stays)?;
-    files::ensure(&path, text(&now).as_bytes(), 0o600).map(drop).map_err(failed)
+    let lock = files::lock_folder(&root.path(paths::STATE), patience);
+    let _lock = lock.map_err(|error| failed(paths::REMOVED_OPERATORS, error))?;
+    let (removed, listed) = texts(&looks().map_err(stays)?);
+    for (file, text) in [(paths::REMOVED_OPERATORS, removed), (paths::LISTED_OPERATORS, listed)] {
+        if !says(file, &text)? {
+            files::ensure(&root.path(file), text.as_bytes(), 0o600).map_err(|error| failed(file, error))?;
+        }
+    }
+    Ok(())
 }
 
-/// The file: a fingerprint a line.
-fn text(objects: &[OperatorObject]) -> String {
-    let removed = objects.iter().filter(|object| !object.listed);
-    let mut lines: Vec<String> = removed.map(|object| object.line.fingerprint() + "\n").collect();
-    lines.sort();
-    lines.concat()
+/// The two files: a fingerprint a line of who was removed, and a key a line of who is listed.
+fn texts(objects: &[OperatorObject]) -> (String, String) {
+    let text = |listed: bool, line: &dyn Fn(&OperatorLine) -> String| {
+        let these = objects.iter().filter(|object| object.listed == listed);
+        let mut lines: Vec<String> = these.map(|object| line(&object.line) + "\n").collect();
+        lines.sort();
+        lines.concat()
+    };
+    (text(false, &OperatorLine::fingerprint), text(true, &OperatorLine::text))
+}
+
+/// Whether a key is an operator's as far as this machine knows without the API: listed when it was looked at last, or named
+/// by the settings, and not removed.
+///
+/// # Errors
+/// A file can't be read, in words: then nobody can tell.
+pub fn is_operator(root: &Root, settings: &Settings, key: &[u8]) -> Result<bool, String> {
+    let listed = read(root, paths::LISTED_OPERATORS)?;
+    let is_it = |line: &str| OperatorLine::parse(line).is_ok_and(|line| line.key == key);
+    let named = of_settings(settings).iter().any(|line| is_it(line)) || listed.lines().any(is_it);
+    Ok(named && !is_removed(root, key)?)
+}
+
+/// Whether a key was an operator's that this machine knows to be removed.
+///
+/// # Errors
+/// The file can't be read, in words.
+pub fn is_removed(root: &Root, key: &[u8]) -> Result<bool, String> {
+    let fingerprint = ssh::fingerprint(key);
+    Ok(read(root, paths::REMOVED_OPERATORS)?.lines().any(|gone| gone == fingerprint))
+}
+
+fn read(root: &Root, file: &str) -> Result<String, String> {
+    match files::read_optional(&root.path(file)) {
+        Ok(found) => Ok(String::from_utf8_lossy(&found.unwrap_or_default()).into_owned()),
+        Err(error) => Err(format!("read {file}: {error}")),
+    }
 }
 
 /// Takes those who were removed out of what the settings name.
@@ -106,10 +148,10 @@ mod tests {
         // The agent looked before the command removed Ada, and comes to write after it.
         keep(&root, &after, || Ok(after.clone())).unwrap();
         keep(&root, &before, || Ok(after.clone())).unwrap();
-        assert_eq!(kept(&root), text(&after));
+        assert_eq!(kept(&root), texts(&after).0);
         keep(&root, &after, || panic!("it is no news")).unwrap();
         assert!(keep(&root, &before, || Err("no API server answers".into())).unwrap_err().contains("still is"));
-        assert_eq!(kept(&root), text(&after));
+        assert_eq!(kept(&root), texts(&after).0);
     }
 
     #[test]
@@ -162,7 +204,7 @@ mod tests {
             done.store(true, Ordering::Release);
             reader.join().unwrap();
         });
-        assert_eq!(kept(&root), text(&look()));
+        assert_eq!(kept(&root), texts(&look()).0);
         assert_eq!(kept(&root).lines().count(), 2);
     }
 }
