@@ -29,6 +29,8 @@ const THIRD: &str = "third";
 const OTHER: &str = "other";
 /// What an agent may have resident, in kB.
 const AGENT: u64 = 24_000;
+/// What it may use of a processor while nothing happens, in percent, on a loaded machine.
+const BUSY: f64 = 10.0;
 const PAUSE: Duration = Duration::from_secs(2);
 /// How long what is done in a moment may take on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -61,13 +63,14 @@ fn three_control_planes(stage: &mut Stage) -> Result<()> {
         start.elapsed().as_secs_f64() / to_found.as_secs_f64()
     );
     await_mesh(&founded.kubectl, "alive")?;
-    agents_stay_small(&founded.kubectl)?;
+    let agents = agents_stay_small(&founded.kubectl)?;
     // Each control plane gives its own operators certificates; the cluster's authority is one.
     let kubectl = stage.granted(&*second)?;
     let others = [&kubectl, &stage.granted(&*third)?].map(Kubectl::proxy);
     let others = others.into_iter().collect::<Result<Vec<_>>>()?;
     others.iter().try_for_each(|other| written("while all live", other, LIMIT))?;
     [WORKER, OTHER].iter().try_for_each(|node| watch_the_balancer(&kubectl, node))?;
+    agents.iter().try_for_each(|agent| agent.since(&founded.kubectl))?;
     founded.machine.cut_power()?;
     let mut replaced = outlives(&kubectl, &others)
         .and_then(|()| replace_the_founder(stage, &kubectl, &images))
@@ -87,8 +90,43 @@ fn kubeboot(kubectl: &Kubectl, node: &str, words: &[&str]) -> String {
     workload::on(kubectl, Some(node), &command).unwrap_or_else(|error| format!("{error:#}"))
 }
 
+/// What an agent has used of a processor until now, and since when its machine runs.
+struct Used {
+    node: &'static str,
+    pid: String,
+    processor: Duration,
+    at: Duration,
+}
+
+impl Used {
+    fn of(kubectl: &Kubectl, node: &'static str, pid: &str) -> Result<Self> {
+        let seen = workload::on(kubectl, Some(node), &["cat", &format!("/proc/{pid}/stat"), "/proc/uptime"])?;
+        // proc(5): after the name in brackets, user and system time are the 12th and the 13th, in hundredths of a second.
+        let parse = || {
+            let (stat, uptime) = seen.rsplit_once(')')?.1.split_once('\n')?;
+            let mut ticks = stat.split_whitespace().skip(11).map(str::parse::<u64>);
+            let processor = Duration::from_millis(10 * (ticks.next()?.ok()? + ticks.next()?.ok()?));
+            let at = Duration::from_secs_f64(uptime.split_whitespace().next()?.parse().ok()?);
+            Some((processor, at))
+        };
+        let (processor, at) = parse().with_context(|| format!("the agent of {node} is told as: {seen}"))?;
+        Ok(Self { node, pid: pid.to_owned(), processor, at })
+    }
+
+    /// Says what it has used since.
+    fn since(&self, kubectl: &Kubectl) -> Result<()> {
+        let now = Self::of(kubectl, self.node, &self.pid)?;
+        let (used, time) = (now.processor - self.processor, now.at - self.at);
+        let share = 100.0 * used.as_secs_f64() / time.as_secs_f64();
+        println!("       the agent of {} used {share:.2} % of a processor for {:.0} s", self.node, time.as_secs_f64());
+        ensure!(share <= BUSY, "the agent of {} used {used:?} of a processor in {time:?}", self.node);
+        Ok(())
+    }
+}
+
 /// The agent's memory on a control plane and on a worker, with the mesh of five and enrolment's threads.
-fn agents_stay_small(kubectl: &Kubectl) -> Result<()> {
+fn agents_stay_small(kubectl: &Kubectl) -> Result<Vec<Used>> {
+    let mut agents = Vec::new();
     for node in [FOUNDER, WORKER] {
         let on = |command: &[&str]| workload::on(kubectl, Some(node), command);
         let pid = on(&["systemctl", "show", "kubeboot-agent.service", "--property=MainPID", "--value"])?;
@@ -97,8 +135,9 @@ fn agents_stay_small(kubectl: &Kubectl) -> Result<()> {
         let resident: u64 = resident.with_context(|| format!("no VmRSS in {status}"))?.trim().parse()?;
         println!("       the agent of {node} has {:.1} MB resident", resident as f64 / 1000.0);
         ensure!(resident <= AGENT, "the agent of {node} has {resident} kB resident, of {AGENT} at most");
+        agents.push(Used::of(kubectl, node, pid.trim())?);
     }
-    Ok(())
+    Ok(agents)
 }
 
 /// Waits until the worker sees all five in the mesh and nobody else: the founder in this state, and the others alive.
