@@ -245,11 +245,12 @@ fn watch_the_balancer(kubectl: &Kubectl, node: &str) -> Result<()> {
     })
 }
 
-/// The longest time between two answers that a node's watch noted.
+/// The longest time between two answers that a node's watch noted, or between the last one and now.
 fn longest_silence(kubectl: &Kubectl, node: &str) -> Result<Duration> {
-    let seen = workload::on(kubectl, Some(node), &["cat", WATCH])?;
-    let times = seen.lines().map(|line| line.parse::<f64>()).collect::<Result<Vec<_>, _>>();
-    let times = times.with_context(|| format!("the watch on {node} noted: {seen}"))?;
+    let seen = workload::on(kubectl, Some(node), &["cat", WATCH, "/proc/uptime"])?;
+    let times = seen.lines().map(|line| line.split(' ').next().unwrap_or_default().parse::<f64>());
+    let times = times.collect::<Result<Vec<_>, _>>().with_context(|| format!("the watch on {node} noted: {seen}"))?;
+    ensure!(times.len() > 2, "the watch on {node} noted no answers: {seen}");
     let silence = times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
     Ok(Duration::from_secs_f64(silence))
 }
@@ -302,5 +303,9 @@ fn outlives(kubectl: &Kubectl, others: &[Forward]) -> Result<()> {
         seconds(&silences),
         TARGET.as_secs()
     );
+    // The target is for machines with a processor each; here five share two, and compete with other scenarios.
+    let bound = 6 * TARGET;
+    let long = first.iter().chain(&silences).find(|time| **time > bound);
+    ensure!(long.is_none(), "an API server answered after {long:?} only, of {bound:?} at most");
     Ok(())
 }

@@ -88,9 +88,12 @@ fn two_clusters_are_told_and_none_is_chosen(
     for cluster in [&founded.cluster, &other] {
         console.wait_for_text(&format!("cluster {cluster} at "), TO_READY)?;
     }
-    console.wait_for_text("kubeboot.join=HOST", TO_READY)?;
-    let nodes = founded.kubectl.run(&["get", "nodes", "-o", "name"])?;
-    ensure!(!nodes.contains(LATE), "{LATE} has chosen one of two clusters: {nodes}");
+    console.wait_for_text("name a control plane of the one that is meant", TO_READY)?;
+    // Who takes a machine in puts it on record before it is told.
+    for kubectl in [&founded.kubectl, &stage.granted(rival)?] {
+        let records = kubectl.run(&["get", "configmaps", "--namespace=kubeboot-system", "-o", "name"])?;
+        ensure!(!records.contains(&format!("node-{LATE}")), "{LATE} has chosen one of two clusters: {records}");
+    }
     late.cut_power()
 }
 
