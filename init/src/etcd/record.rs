@@ -17,8 +17,8 @@ pub struct Membership {
     pub id: u64,
     /// Whether it has a vote: only then the API server beside it can serve.
     pub voter: bool,
-    /// Who was a member when this one was added, itself included: name and peer URL. etcd wants to hear this at its first
-    /// start, and passes it over later; it stays as it is, so that the pod does.
+    /// Who is a member beside this one, and itself: name and peer URL. etcd wants to hear this at its first start. Until then
+    /// it follows the members that there are; later etcd passes it over, and it stays as it is, so that the pod does.
     pub initial_cluster: BTreeMap<String, String>,
 }
 

@@ -8,7 +8,7 @@ use super::systemd;
 use crate::certificates::Unix;
 use crate::enrolment::objects::{KIND, REMOVED};
 use crate::health::node_from;
-use crate::kubernetes::addons::{self, AddOn, inventory, removed};
+use crate::kubernetes::addons::{self, AddOn, admission, inventory, removed, requests};
 use crate::kubernetes::network;
 use crate::plan::record::Endpoints;
 
@@ -71,7 +71,7 @@ pub fn up_to_two_nodes(api: &Api) -> Result<usize, ApiError> {
 /// The first call that fails; or others change the policy again and again.
 pub fn bar(api: &Api, now: Unix) -> Result<(), ApiError> {
     let (path, removals) = (
-        format!("{}/{}", removed::POLICIES, removed::NAME),
+        format!("{}/{}", admission::POLICIES, removed::NAME),
         format!("{COLLECTION}?labelSelector={}%3D{REMOVED}", KIND.replace('/', "%2F")),
     );
     let mut conflict = None;
@@ -81,42 +81,57 @@ pub fn bar(api: &Api, now: Unix) -> Result<(), ApiError> {
         let list = api.get_optional(&removals)?.unwrap_or_default();
         let items = list.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let uids = removed::uids(items, now);
-        let wanted = removed::policy(&uids);
-        let changed = match &found {
-            None if uids.is_empty() => return Ok(()),
-            None => api.post(removed::POLICIES, &wanted),
-            Some(policy) if removed::says(policy, &wanted) => Ok(Value::Null),
-            Some(policy) => {
-                let mut wanted = wanted;
-                wanted["metadata"]["resourceVersion"] = policy["metadata"]["resourceVersion"].clone();
-                api.put(&path, &wanted)
-            }
-        };
-        match changed {
+        if found.is_none() && uids.is_empty() {
+            return Ok(());
+        }
+        match settle(api, admission::POLICIES, found, removed::policy(&uids), admission::says) {
             Err(error) if error.status() == Some(409) => conflict = Some(error),
             Err(error) => return Err(error),
-            Ok(_) => return bind(api),
+            Ok(()) => return bind(api, removed::NAME),
         }
     }
     conflict.map_or(Ok(()), Err)
 }
 
-/// Puts the policy in force, whatever somebody made of that. Who gets in the way does the same, or the next round mends it.
-fn bind(api: &Api) -> Result<(), ApiError> {
-    let path = format!("{}/{}", removed::BINDINGS, removed::NAME);
-    let bound = match api.get_optional(&path)? {
-        Some(binding) if removed::binds(&binding) => return Ok(()),
-        Some(binding) => {
-            let mut wanted = removed::binding();
-            wanted["metadata"]["resourceVersion"] = binding["metadata"]["resourceVersion"].clone();
-            api.put(&path, &wanted)
-        }
-        None => api.post(removed::BINDINGS, &removed::binding()),
-    };
-    match bound {
-        Err(error) if error.status() != Some(409) => Err(error),
-        _ => Ok(()),
+/// Has the API servers refuse certificate requests that nobody needs, whatever somebody made of what does that.
+///
+/// # Errors
+/// The first call that fails.
+pub fn refuse_requests(api: &Api) -> Result<(), ApiError> {
+    let found = api.get_optional(&format!("{}/{}", admission::POLICIES, requests::NAME))?;
+    passed_over(settle(api, admission::POLICIES, found, requests::policy(), admission::says))?;
+    bind(api, requests::NAME)
+}
+
+/// Puts the policy of this name in force, whatever somebody made of that.
+fn bind(api: &Api, name: &str) -> Result<(), ApiError> {
+    let found = api.get_optional(&format!("{}/{name}", admission::BINDINGS))?;
+    passed_over(settle(api, admission::BINDINGS, found, admission::binding(name), admission::binds))
+}
+
+/// Who gets in the way makes the same of it, or the next round mends it.
+fn passed_over(changed: Result<(), ApiError>) -> Result<(), ApiError> {
+    match changed {
+        Err(error) if error.status() == Some(409) => Ok(()),
+        changed => changed,
     }
+}
+
+/// Makes an object that is missing, and puts one back that is not the `same`, in the version that was found.
+fn settle(
+    api: &Api,
+    collection: &str,
+    found: Option<Value>,
+    mut wanted: Value,
+    same: fn(&Value, &Value) -> bool,
+) -> Result<(), ApiError> {
+    let Some(found) = found else { return api.post(collection, &wanted).map(drop) };
+    if same(&found, &wanted) {
+        return Ok(());
+    }
+    wanted["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"].clone();
+    let path = format!("{collection}/{}", wanted["metadata"]["name"].as_str().unwrap_or_default());
+    api.put(&path, &wanted).map(drop)
 }
 
 /// How often a change is tried that others get in the way of.
@@ -286,13 +301,15 @@ mod tests {
             (409, json!({})),
             (200, newer),
             (200, both()),
-            (200, removed::binding()),
+            (200, admission::binding(removed::NAME)),
         ];
         let (address, server) = serve(&authority, script);
         bar(&client(&authority, &address), 1_800_000_000).unwrap();
         let all = server.join().unwrap();
-        let (policy, binding) =
-            (format!("{}/{}", removed::POLICIES, removed::NAME), format!("{}/{}", removed::BINDINGS, removed::NAME));
+        let (policy, binding) = (
+            format!("{}/{}", admission::POLICIES, removed::NAME),
+            format!("{}/{}", admission::BINDINGS, removed::NAME),
+        );
         assert!(all[5].contains("\"resourceVersion\":\"7\""), "{}", all[5]);
         let list = format!("GET {COLLECTION}");
         assert_eq!(
@@ -300,7 +317,7 @@ mod tests {
             [
                 format!("GET {policy}"),
                 list.clone(),
-                format!("POST {}", removed::POLICIES),
+                format!("POST {}", admission::POLICIES),
                 format!("GET {policy}"),
                 list.clone(),
                 format!("PUT {policy}"),
@@ -309,6 +326,63 @@ mod tests {
                 format!("GET {binding}"),
             ]
         );
+    }
+
+    #[test]
+    fn what_refuses_certificate_requests_is_made_and_put_back_and_else_left_alone() {
+        let authority = authority();
+        let mut narrowed = requests::policy();
+        narrowed["metadata"]["resourceVersion"] = json!("7");
+        narrowed["spec"]["validations"] = json!([]);
+        let mut audited = admission::binding(requests::NAME);
+        audited["metadata"]["resourceVersion"] = json!("9");
+        audited["spec"]["validationActions"] = json!(["Audit"]);
+        let script = vec![
+            // Another control plane makes the policy at the same time.
+            (404, json!({})),
+            (409, json!({})),
+            (404, json!({})),
+            (201, json!({})),
+            // Somebody changed both.
+            (200, narrowed),
+            (200, json!({})),
+            (200, audited),
+            (200, json!({})),
+            (200, requests::policy()),
+            (200, admission::binding(requests::NAME)),
+        ];
+        let (address, server) = serve(&authority, script);
+        let api = client(&authority, &address);
+        for _ in 0..3 {
+            refuse_requests(&api).unwrap();
+        }
+        let all = server.join().unwrap();
+        let version = |request: &str, version: &str| request.contains(&format!("\"resourceVersion\":\"{version}\""));
+        assert!(version(&all[5], "7") && version(&all[7], "9"));
+        let of = |collection: &str| format!("{collection}/{}", requests::NAME);
+        let (policy, binding) = (of(admission::POLICIES), of(admission::BINDINGS));
+        assert_eq!(
+            asked(all),
+            [
+                format!("GET {policy}"),
+                format!("POST {}", admission::POLICIES),
+                format!("GET {binding}"),
+                format!("POST {}", admission::BINDINGS),
+                format!("GET {policy}"),
+                format!("PUT {policy}"),
+                format!("GET {binding}"),
+                format!("PUT {binding}"),
+                format!("GET {policy}"),
+                format!("GET {binding}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_list_that_agents_of_other_releases_prune_by_has_no_policy() {
+        let wanted = addons::wanted(&crate::kubernetes::sample::settings(), &addons::Seen::default());
+        let listed = inventory::of(&wanted);
+        assert!(listed.values().flatten().all(|reference| !reference.kind.contains("AdmissionPolicy")));
     }
 
     #[test]

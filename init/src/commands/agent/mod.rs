@@ -29,8 +29,8 @@ use crate::words;
 
 /// How often add-ons and labels are compared with what is wanted.
 const RECONCILE: Duration = Duration::from_secs(300);
-/// How often it is seen to that removed machines are refused.
-const REMOVALS: Duration = Duration::from_secs(60);
+/// How often it is seen to that removed machines are refused, and certificate requests.
+const REFUSALS: Duration = Duration::from_secs(60);
 /// How often certificates are looked at: the shortest-lived is due for two days before it ends.
 const RENEW: Duration = Duration::from_secs(1800);
 /// How often a worker asks where the API servers are: control planes come and go by hand, and one that stays is enough.
@@ -75,6 +75,8 @@ pub fn run(_: &Args) -> Exit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Duty {
     AddOns,
+    /// Certificate requests that nobody needs are refused, whoever changes what refuses them.
+    Requests,
     Enrolment,
     Labels,
     /// Machines that were removed are refused, whoever changes what refuses them.
@@ -86,12 +88,13 @@ enum Duty {
 }
 
 /// A control plane's duties in the order in which they are first done. Permissions and add-ons come first: others wait for
-/// them.
+/// them. Certificate requests are refused before the first machine is taken in.
 const CONTROL_PLANE: &[(Duty, Duration)] = &[
     (Duty::AddOns, RECONCILE),
+    (Duty::Requests, REFUSALS),
     (Duty::Enrolment, RECONCILE),
     (Duty::Labels, RECONCILE),
-    (Duty::Removals, REMOVALS),
+    (Duty::Removals, REFUSALS),
     (Duty::Renewals, RENEW),
     (Duty::Endpoints, ENDPOINTS),
     (Duty::Mesh, MESH),
@@ -213,6 +216,7 @@ impl<'a> Agent<'a> {
         match duty {
             Duty::AddOns => self.add_ons(report).map_err(words),
             Duty::Labels => reconcile::node_labels(&self.api, &self.this.node.name, &self.this.settings).map_err(words),
+            Duty::Requests => reconcile::refuse_requests(&self.api).map(|()| true).map_err(words),
             Duty::Removals => reconcile::bar(&self.api, clock::unix()).map(|()| true).map_err(words),
             Duty::Enrolment => self.enrolment(),
             Duty::Renewals => self.renew(report),

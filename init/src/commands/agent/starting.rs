@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use super::watch::Watch;
 use super::{Agent, FIRST_RENEW, NODE, RETRY_FIRST, RETRY_LAST, START_LAST};
+use crate::etcd::Membership;
 use crate::etcd::circle::{Circle, Turn};
 use crate::host::api::ApiError;
 use crate::host::discovery::serving;
 use crate::host::etcd::Word;
 use crate::host::mesh::keeper::Keeper;
+use crate::host::node::ThisNode;
 use crate::host::report::Report;
+use crate::host::root::Root;
 use crate::host::{clock, etcd, files, gates, reconcile, renewal, systemd, wait};
 use crate::paths;
 use crate::settings::Role;
@@ -39,9 +42,7 @@ impl Agent<'_> {
         if self.this.settings.role == Some(Role::ControlPlane) && self.this.membership.is_none() {
             self.wait_for_a_boot(watch, report);
         }
-        let Some(mut membership) = self.this.membership.clone().filter(|membership| !membership.voter) else {
-            return Ok(());
-        };
+        let Some(mut membership) = learner(self.root, &self.this)? else { return Ok(()) };
         let mut backoff = wait::Backoff::new(RETRY_FIRST, RETRY_LAST);
         let mut renewals = clock::monotonic() + FIRST_RENEW;
         let (mut circle, mut said) = (Circle::default(), String::new());
@@ -199,5 +200,88 @@ impl Agent<'_> {
         if let Err(late) = ready {
             eprintln!("kubeboot: {late}. Everything else starts now");
         }
+    }
+}
+
+/// This machine's member of etcd's, while it has no vote. Its pods are those of its record when this returns: an agent
+/// that ended between the record and the manifests left others, and nothing else would render these before the next boot.
+/// By the record of a learner there is no API server among them.
+fn learner(root: &Root, this: &ThisNode) -> Result<Option<Membership>, String> {
+    let Some(membership) = &this.membership else { return Ok(None) };
+    for path in renewal::first_pods(root, this)? {
+        println!("{path} is rendered again: the last agent ended before it was");
+    }
+    Ok((!membership.voter).then(|| membership.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::etcd::Member;
+    use crate::host::enrolment::tests::real;
+
+    const API_SERVER: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
+    const ETCD: &str = "/etc/kubernetes/manifests/etcd.yaml";
+
+    /// A learner beside a member of this name, as it is before etcd starts.
+    fn membership(other: &str) -> Membership {
+        let peers = vec!["https://192.0.2.9:2380".into()];
+        let other = Member { id: 1, name: other.into(), peers, clients: Vec::new(), learner: false };
+        Membership::learner(7, "one", "https://192.0.2.10:2380", &[other])
+    }
+
+    /// A control plane whose record is this one, as an agent finds it that starts: its predecessor wrote the record last.
+    fn restarted(root: &Root, membership: &Membership) -> ThisNode {
+        files::write_atomic(&root.path(paths::ETCD_MEMBERSHIP), membership.text().as_bytes(), 0o600).unwrap();
+        let mut this = ThisNode::load(root).unwrap();
+        this.settings.role = Some(Role::ControlPlane);
+        this
+    }
+
+    /// A machine that booted as a learner beside `zero`.
+    fn booted() -> (tempfile::TempDir, Root) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        real::found(&root);
+        let this = restarted(&root, &membership("zero"));
+        renewal::first_pods(&root, &this).unwrap();
+        (folder, root)
+    }
+
+    fn text(root: &Root, path: &str) -> String {
+        String::from_utf8(files::read_optional(&root.path(path)).unwrap().unwrap_or_default()).unwrap()
+    }
+
+    #[test]
+    fn an_agent_that_ended_after_its_member_moved_is_made_up_for() {
+        let (_folder, root) = booted();
+        assert!(text(&root, ETCD).contains("zero=https://192.0.2.9:2380"));
+        let moved = membership("six");
+        let this = restarted(&root, &moved);
+        assert_eq!(learner(&root, &this), Ok(Some(moved)));
+        let etcd = text(&root, ETCD);
+        assert!(etcd.contains("six=https://192.0.2.9:2380") && !etcd.contains("zero="), "{etcd}");
+        assert!(!files::exists(&root.path(API_SERVER)), "it has no vote");
+        assert_eq!(renewal::first_pods(&root, &this), Ok(Vec::new()), "nothing differs any more");
+    }
+
+    #[test]
+    fn an_agent_that_ended_after_its_member_got_a_vote_is_made_up_for() {
+        let (_folder, root) = booted();
+        let etcd = text(&root, ETCD);
+        let this = restarted(&root, &membership("zero").promoted());
+        assert_eq!(learner(&root, &this), Ok(None), "nothing to wait for");
+        assert!(files::exists(&root.path(API_SERVER)));
+        assert_eq!(text(&root, ETCD), etcd, "its pod goes on");
+    }
+
+    #[test]
+    fn without_a_record_nothing_is_rendered() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        let mut this = real::found(&root);
+        this.settings.role = Some(Role::ControlPlane);
+        assert_eq!(learner(&root, &this), Ok(None));
+        assert!(!files::exists(&root.path(ETCD)) && !files::exists(&root.path(API_SERVER)));
     }
 }

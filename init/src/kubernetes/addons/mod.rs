@@ -1,5 +1,6 @@
 //! What the agent keeps applied in the cluster: objects as data, by server-side apply.
 
+pub mod admission;
 pub mod coredns;
 pub mod inventory;
 pub mod rbac;
@@ -18,7 +19,7 @@ pub const NAMES: [&str; 1] = [coredns::NAME];
 /// A named set of objects.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AddOn {
-    /// Its name: what the setting `addons` has, [`rbac::NAME`] or [`requests::NAME`].
+    /// Its name: what the setting `addons` has, or [`rbac::NAME`].
     pub name: &'static str,
     /// Its objects, in the order in which they are applied.
     pub objects: Vec<Value>,
@@ -35,10 +36,7 @@ pub struct Seen {
 
 /// What is to be applied: what every cluster of kubeboot's has, then the add-ons of the settings in their order.
 pub fn wanted(settings: &Settings, seen: &Seen) -> Vec<AddOn> {
-    let mut addons = vec![
-        AddOn { name: rbac::NAME, objects: rbac::objects() },
-        AddOn { name: requests::NAME, objects: requests::objects() },
-    ];
+    let mut addons = vec![AddOn { name: rbac::NAME, objects: rbac::objects() }];
     for name in &settings.addons {
         if name == coredns::NAME {
             addons.push(AddOn { name: coredns::NAME, objects: coredns::objects(settings, seen) });

@@ -5,11 +5,12 @@
 //! has since. The UIDs stand in the policy itself. With the ConfigMaps as its parameters an API server that has just
 //! started would refuse every request of everybody until it has read them.
 //!
-//! It is not applied as add-ons are: who applied a list that was read a moment ago would let in whom another has barred
-//! since. It is replaced in the version that was read before the list was.
+//! It is replaced in the version that was read before the list of removals was: who applied a list that was read a moment
+//! ago would let in whom another has barred since.
 
 use serde_json::{Value, json};
 
+use super::admission;
 use crate::certificates::DAY;
 use crate::certificates::Unix;
 use crate::certificates::profile::NODE_UID;
@@ -38,69 +39,29 @@ pub fn uids(removals: &[Value], now: Unix) -> Vec<String> {
     uids
 }
 
-/// Where policies are.
-pub const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
-/// Where what puts them in force is.
-pub const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
-const VERSION: &str = "admissionregistration.k8s.io/v1";
-
 /// The policy that refuses these machines.
 pub fn policy(uids: &[String]) -> Value {
     let list: Vec<String> = uids.iter().map(|uid| format!("'{uid}'")).collect();
-    json!({
-        "apiVersion": VERSION,
-        "kind": "ValidatingAdmissionPolicy",
-        "metadata": {"name": NAME},
-        "spec": {
-            "failurePolicy": "Fail",
-            "matchConstraints": {"resourceRules": [{
-                "apiGroups": ["*"],
-                "apiVersions": ["*"],
-                "operations": ["*"],
-                "resources": ["*/*"],
-            }]},
-            // Only machines have such a UID, so that nobody else's request costs anything.
-            "matchConditions": [{
-                "name": "is-a-machine",
-                "expression": format!("has(request.userInfo.uid) && request.userInfo.uid.startsWith('{NODE_UID}')"),
-            }],
-            "validations": [{
-                "expression": format!("!(request.userInfo.uid in [{}])", list.join(", ")),
-                "message": "this machine was removed from the cluster (kubeboot node remove)",
-                "reason": "Forbidden",
-            }],
-        },
-    })
-}
-
-/// What puts the policy in force.
-pub fn binding() -> Value {
-    json!({
-        "apiVersion": VERSION,
-        "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": NAME},
-        "spec": {"policyName": NAME, "validationActions": ["Deny"]},
-    })
-}
-
-/// Whether a policy that is there refuses the same machines in the same way.
-pub fn says(found: &Value, wanted: &Value) -> bool {
-    // What an API server adds by default stands beside these.
-    let rules = "/spec/matchConstraints/resourceRules/0";
-    let whole = ["/spec/validations", "/spec/matchConditions", "/spec/failurePolicy"].map(str::to_owned);
-    let rule =
-        ["apiGroups", "apiVersions", "operations", "resources", "resourceNames"].map(|of| format!("{rules}/{of}"));
-    let others = ["namespaceSelector/matchLabels", "objectSelector/matchLabels", "excludeResourceRules"];
-    let others = others.map(|of| format!("/spec/matchConstraints/{of}"));
-    whole.iter().chain(&rule).chain(&others).all(|pointer| found.pointer(pointer) == wanted.pointer(pointer))
-}
-
-/// Whether a binding that is there puts the policy in force everywhere.
-pub fn binds(found: &Value) -> bool {
-    let wanted = binding();
-    ["/spec/policyName", "/spec/validationActions", "/spec/matchResources", "/spec/paramRef"]
-        .iter()
-        .all(|pointer| found.pointer(pointer) == wanted.pointer(pointer))
+    let spec = json!({
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [{
+            "apiGroups": ["*"],
+            "apiVersions": ["*"],
+            "operations": ["*"],
+            "resources": ["*/*"],
+        }]},
+        // Only machines have such a UID, so that nobody else's request costs anything.
+        "matchConditions": [{
+            "name": "is-a-machine",
+            "expression": format!("has(request.userInfo.uid) && request.userInfo.uid.startsWith('{NODE_UID}')"),
+        }],
+        "validations": [{
+            "expression": format!("!(request.userInfo.uid in [{}])", list.join(", ")),
+            "message": "this machine was removed from the cluster (kubeboot node remove)",
+            "reason": "Forbidden",
+        }],
+    });
+    admission::policy(NAME, spec)
 }
 
 #[cfg(test)]
@@ -133,16 +94,10 @@ mod tests {
     #[test]
     fn the_policy_names_them_and_its_defaults_make_no_other_of_it() {
         let policy = policy(&["kubeboot:node:00".to_owned(), "kubeboot:node:01".to_owned()]);
-        insta::assert_snapshot!([&policy, &binding()].map(crate::kubernetes::yaml::text).join("---\n"));
+        insta::assert_snapshot!([&policy, &admission::binding(NAME)].map(crate::kubernetes::yaml::text).join("---\n"));
         let mut found = policy.clone();
         found["spec"]["matchConstraints"]["matchPolicy"] = json!("Equivalent");
-        assert!(says(&found, &policy));
-        let mut narrowed = policy.clone();
-        narrowed["spec"]["matchConstraints"]["resourceRules"][0]["resources"] = json!(["pods"]);
-        assert!(!says(&narrowed, &policy));
-        let mut audited = binding();
-        audited["spec"]["validationActions"] = json!(["Audit"]);
-        assert!(binds(&binding()) && !binds(&audited));
-        assert!(!says(&found, &super::policy(&["kubeboot:node:00".to_owned()])));
+        assert!(admission::says(&found, &policy));
+        assert!(!admission::says(&found, &super::policy(&["kubeboot:node:00".to_owned()])));
     }
 }

@@ -6,44 +6,46 @@
 
 use serde_json::{Value, json};
 
-/// The policy's, its binding's and the set's name.
-pub const NAME: &str = "kubeboot-certificate-requests";
-const VERSION: &str = "admissionregistration.k8s.io/v1";
+use super::admission;
 
-/// The policy, and what puts it in force.
-pub fn objects() -> Vec<Value> {
-    let policy = json!({
-        "apiVersion": VERSION,
-        "kind": "ValidatingAdmissionPolicy",
-        "metadata": {"name": NAME},
-        "spec": {
-            "failurePolicy": "Fail",
-            "matchConstraints": {"resourceRules": [{
-                "apiGroups": ["certificates.k8s.io"],
-                "apiVersions": ["*"],
-                "operations": ["CREATE"],
-                "resources": ["certificatesigningrequests"],
-            }]},
-            "validations": [
-                {
-                    "expression": "!has(request.userInfo.groups) || !('system:nodes' in request.userInfo.groups)",
-                    "message": "a node gets its certificates from kubeboot, in return for its node key, and by no request",
-                    "reason": "Forbidden",
-                },
-                {
-                    "expression": "!(object.spec.signerName in ['kubernetes.io/kube-apiserver-client-kubelet', \
-                                   'kubernetes.io/kubelet-serving'])",
-                    "message": "kubelets' certificates are issued by kubeboot alone; nothing signs such a request",
-                    "reason": "Forbidden",
-                },
-            ],
-        },
+/// The policy's and its binding's name.
+pub const NAME: &str = "kubeboot-certificate-requests";
+
+/// The policy.
+pub fn policy() -> Value {
+    let spec = json!({
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [{
+            "apiGroups": ["certificates.k8s.io"],
+            "apiVersions": ["*"],
+            "operations": ["CREATE"],
+            "resources": ["certificatesigningrequests"],
+        }]},
+        "validations": [
+            {
+                "expression": "!has(request.userInfo.groups) || !('system:nodes' in request.userInfo.groups)",
+                "message": "a node gets its certificates from kubeboot, in return for its node key, and by no request",
+                "reason": "Forbidden",
+            },
+            {
+                "expression": "!(object.spec.signerName in ['kubernetes.io/kube-apiserver-client-kubelet', \
+                               'kubernetes.io/kubelet-serving'])",
+                "message": "kubelets' certificates are issued by kubeboot alone; nothing signs such a request",
+                "reason": "Forbidden",
+            },
+        ],
     });
-    let binding = json!({
-        "apiVersion": VERSION,
-        "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": NAME},
-        "spec": {"policyName": NAME, "validationActions": ["Deny"]},
-    });
-    vec![policy, binding]
+    admission::policy(NAME, spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::yaml;
+
+    #[test]
+    fn the_policy_and_what_puts_it_in_force() {
+        let documents = [policy(), admission::binding(NAME)];
+        insta::assert_snapshot!(documents.each_ref().map(yaml::text).join("---\n"));
+    }
 }
