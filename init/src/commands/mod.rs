@@ -245,6 +245,27 @@ mod tests {
         }
     }
 
+    /// [`crate::operators::Request::command`] leaves out what a command has unasked.
+    #[test]
+    fn commands_have_unasked_what_requests_leave_out_of_them() {
+        use crate::operators::request::{LINES_UNASKED, TTL_OPERATOR, TTL_TOKEN, TTL_USER};
+        let mut root = CommandLine::command();
+        root.build();
+        let unasked = |path: &[&str], argument: &str| {
+            let command = path.iter().fold(&root, |command, name| command.find_subcommand(name).expect("a command"));
+            let argument =
+                command.get_arguments().find(|found| found.get_long() == Some(argument)).expect("an argument");
+            argument.get_default_values()[0].to_str().expect("text").to_owned()
+        };
+        for (path, ttl) in
+            [(&["kubeconfig"][..], TTL_OPERATOR), (&["token", "create"], TTL_TOKEN), (&["user", "create"], TTL_USER)]
+        {
+            assert_eq!(token::lifetime(&unasked(path, "ttl")), Ok(ttl), "{path:?}");
+        }
+        assert_eq!(unasked(&["token", "create"], "role"), "worker");
+        assert_eq!(unasked(&["logs"], "lines"), LINES_UNASKED.to_string());
+    }
+
     #[test]
     fn what_units_ask_of_kubeboot_it_understands() {
         macro_rules! units {

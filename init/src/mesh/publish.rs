@@ -46,7 +46,7 @@ pub struct Draft {
     pub kind: Kind,
     /// Which of its kind.
     pub subject: Vec<u8>,
-    /// Greater than that of what is held.
+    /// Greater than that of what is held, and of a list greater than all that was signed before it.
     pub epoch: u64,
     /// When its force ends.
     pub expiry: Unix,
@@ -80,13 +80,26 @@ fn operators_due(held: &Store, people: &People, me: NodeId, now: Unix) -> Vec<Dr
 }
 
 /// A list that has force for a while, if the one that is held says something else or not for long enough.
+///
+/// Its epoch is the moment it is signed, or more. When a control plane is removed, nodes forget what it signed, and so no
+/// longer know how far the epochs had come: counted anew from 1, a list would give way to any older one that somebody kept
+/// and that another control plane signed. By the moment it outranks all that was signed before, by clocks that were right.
+/// What a clock that was ahead signed is outranked as long as it, or a later one, is held; once those are forgotten, not
+/// before time has passed it. Where a control plane then meets it, it signs the next above it at once.
 fn list_due(held: &Store, kind: Kind, subject: &[u8], body: Vec<u8>, now: Unix) -> Option<Draft> {
     let held = held.get(kind, subject);
-    let fresh = |record: &Record| record.body == body && record.in_force(now.saturating_add(LIFE / 2));
+    let fresh = |record: &Record| {
+        record.body == body
+            && record.in_force(now.saturating_add(LIFE / 2))
+            // By a clock that was ahead: it would never be signed again, and would have force that long after a removal.
+            && record.expiry <= now.saturating_add(LIFE + DAY)
+            // Counted, by an older release.
+            && record.epoch.saturating_add(DAY) >= record.issued
+    };
     if held.is_some_and(|record| fresh(record)) {
         return None;
     }
-    let epoch = held.map_or(0, |record| record.epoch).saturating_add(1);
+    let epoch = held.map_or(0, |record| record.epoch).saturating_add(1).max(now);
     Some(Draft { kind, subject: subject.to_vec(), epoch, expiry: now.saturating_add(LIFE), body })
 }
 
@@ -103,7 +116,8 @@ pub struct Operators {
 /// and was not removed. None without a record of the former that has force: then nobody says who was removed.
 pub fn operators(held: &Store, now: Unix) -> Option<Operators> {
     let on_record = held.in_force(Kind::Operators, &[], now)?;
-    let (mut roll, mut until) = (on_record.operators()?, on_record.expiry);
+    // What a clock that was ahead signed is looked at again too.
+    let (mut roll, mut until) = (on_record.operators()?, on_record.expiry.min(now.saturating_add(LIFE)));
     for record in held.records().filter(|record| !record.subject.is_empty() && record.in_force(now)) {
         if let Some(of_settings) = record.operators() {
             roll.listed.extend(of_settings.listed);
@@ -150,6 +164,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
+    use crate::mesh::record::Refused;
     use crate::token::{Joiner, Seed, SigningKey};
 
     const CLUSTER: [u8; 16] = [1; 16];
@@ -161,8 +176,12 @@ mod tests {
     }
 
     fn sign(draft: Draft, now: Unix) -> Record {
+        sign_by(ME, draft, now)
+    }
+
+    fn sign_by(who: NodeId, draft: Draft, now: Unix) -> Record {
         let (identity, key) = (signer(1), signer(2));
-        let certificate = certify(&CLUSTER, ME, key.public(), now, &identity);
+        let certificate = certify(&CLUSTER, who, key.public(), now, &identity);
         let record = draft.sign(&CLUSTER, certificate, now, &key);
         assert_eq!(record.verify(&CLUSTER, &identity.public()), Ok(()));
         record
@@ -188,10 +207,12 @@ mod tests {
     #[test]
     fn what_is_said_already_is_not_said_again_until_half_of_its_life_is_over() {
         let (mut store, one) = (Store::default(), wanted("192.0.2.1:6443"));
-        assert_eq!(publish(&mut store, &one, NOW), [(Kind::Removal, 1), (Kind::Endpoints, 1)]);
+        assert_eq!(publish(&mut store, &one, NOW), [(Kind::Removal, 1), (Kind::Endpoints, NOW)]);
         assert_eq!(publish(&mut store, &one, NOW + LIFE / 2 - 1), []);
-        assert_eq!(publish(&mut store, &one, NOW + LIFE / 2), [(Kind::Endpoints, 2)]);
-        assert_eq!(publish(&mut store, &wanted("192.0.2.2:6443"), NOW), [(Kind::Endpoints, 3)]);
+        assert_eq!(publish(&mut store, &one, NOW + LIFE / 2), [(Kind::Endpoints, NOW + LIFE / 2)]);
+        // By a clock that is behind the one before.
+        let next = [(Kind::Endpoints, NOW + LIFE / 2 + 1)];
+        assert_eq!(publish(&mut store, &wanted("192.0.2.2:6443"), NOW), next);
         assert_eq!(publish(&mut store, &Wanted::default(), NOW), []);
         assert_eq!(endpoints(&store, NOW), wanted("192.0.2.2:6443").endpoints);
         assert_eq!(endpoints(&store, NOW + LIFE), None, "without force it leads nobody");
@@ -244,9 +265,89 @@ mod tests {
         assert_eq!(admitted(&store, NOW + LIFE), None, "without force nobody is an operator");
         // What the settings name no more is said once.
         let now = people(roll(&[1, 4], &[&[2]]), Roll::default());
-        assert_eq!(publish(&mut store, &now, NOW), [(Kind::Operators, 2)]);
+        assert_eq!(publish(&mut store, &now, NOW), [(Kind::Operators, NOW + 1)]);
         assert_eq!(admitted(&store, NOW), Some(vec![1, 4]));
         assert_eq!(publish(&mut store, &now, NOW), []);
+    }
+
+    /// What one control plane wants on record and signs.
+    fn signed_on_record(store: &Store, listed: &[u8], who: NodeId, now: Unix) -> Arc<Record> {
+        let draft = due(store, &people(roll(listed, &[]), Roll::default()), who, now).remove(0);
+        assert_eq!((draft.kind, draft.subject.len()), (Kind::Operators, 0));
+        Arc::new(sign_by(who, draft, now))
+    }
+
+    fn removal(who: NodeId) -> Arc<Record> {
+        let wanted = Wanted { removed: BTreeSet::from([who]), ..Wanted::default() };
+        Arc::new(sign(due(&Store::default(), &wanted, ME, NOW).remove(0), NOW))
+    }
+
+    #[test]
+    fn a_removed_operator_is_not_back_when_who_signed_the_removal_is_removed_too() {
+        let (one, two, eve) = (NodeId([21; 16]), NodeId([22; 16]), 5);
+        let mut store = Store::default();
+        let mut old = Vec::new();
+        // Several, so that to count anew would not come up to them.
+        for (at, listed) in (0..4).zip([&[1][..], &[1, eve], &[1], &[1, eve]]) {
+            old.push(signed_on_record(&store, listed, two, NOW + at));
+            store.accept(old[old.len() - 1].clone()).expect("newer");
+        }
+        let without = signed_on_record(&store, &[1], one, NOW + 60);
+        store.accept(without).expect("newer");
+        store.accept(removal(one)).expect("no removal is held");
+        assert_eq!(operators(&store, NOW + 90), None, "what the removed one signed is void");
+        let again = signed_on_record(&store, &[1], ME, NOW + 90);
+        store.accept(again).expect("the first");
+        for record in old {
+            assert!(matches!(store.accept(record), Err(Refused::Stale { .. })));
+        }
+        assert!(operators(&store, NOW + 90).is_some_and(|found| !found.roll.admits(&[eve]) && found.roll.admits(&[1])));
+    }
+
+    #[test]
+    fn api_servers_that_were_are_not_back_when_who_signed_the_newer_is_removed() {
+        let (one, two) = (NodeId([21; 16]), NodeId([22; 16]));
+        let mut store = Store::default();
+        let sign = |store: &Store, server, who, now| {
+            let servers = Wanted { removed: BTreeSet::new(), ..wanted(server) };
+            Arc::new(sign_by(who, due(store, &servers, who, now).remove(0), now))
+        };
+        for (server, now) in [("192.0.2.1:6443", NOW), ("192.0.2.2:6443", NOW + 1)] {
+            store.accept(sign(&store, server, two, now)).expect("newer");
+        }
+        let old = store.get(Kind::Endpoints, &[]).expect("held").clone();
+        store.accept(sign(&store, "192.0.2.3:6443", one, NOW + 60)).expect("newer");
+        store.accept(removal(one)).expect("no removal is held");
+        store.accept(sign(&store, "192.0.2.3:6443", ME, NOW + 90)).expect("the first");
+        assert!(store.accept(old).is_err());
+        assert_eq!(endpoints(&store, NOW + 90), wanted("192.0.2.3:6443").endpoints);
+    }
+
+    #[test]
+    fn what_an_older_release_counted_is_signed_again_once() {
+        let (mut store, all) = (Store::default(), people(roll(&[1], &[]), Roll::default()));
+        let counted = Draft { epoch: 5, ..due(&store, &all, ME, NOW).remove(0) };
+        store.accept(Arc::new(sign(counted, NOW))).expect("the first");
+        assert_eq!(publish(&mut store, &all, NOW + 1), [(Kind::Operators, NOW + 1)]);
+        // Between the draft and its signature the second may end.
+        let late = sign(due(&Store::default(), &all, ME, NOW).remove(0), NOW + 2);
+        let mut store = Store::default();
+        store.accept(Arc::new(late)).expect("the first");
+        assert_eq!(publish(&mut store, &all, NOW + 2), []);
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_signed_is_signed_again() {
+        let (mut store, all, ahead) = (Store::default(), people(roll(&[1], &[]), Roll::default()), NOW + 365 * DAY);
+        publish(&mut store, &all, ahead);
+        assert_eq!(operators(&store, NOW).map(|found| found.until), Some(NOW + LIFE));
+        assert_eq!(publish(&mut store, &all, NOW), [(Kind::Operators, ahead + 1)]);
+        assert_eq!(publish(&mut store, &all, NOW), []);
+        assert_eq!(operators(&store, NOW + LIFE), None);
+        // A clock that is a little ahead is no reason.
+        let mut store = Store::default();
+        publish(&mut store, &all, NOW + DAY);
+        assert_eq!(publish(&mut store, &all, NOW), []);
     }
 
     #[test]

@@ -26,6 +26,15 @@ pub const LONGEST_DRAIN: u64 = DAY;
 /// Lines of a log that are asked for at most.
 pub const LINES: u32 = 1_000_000;
 
+/// How long an operator's certificate is good unless asked otherwise, in seconds.
+pub const TTL_OPERATOR: u64 = 7 * DAY;
+/// How long a token is good unless asked otherwise, in seconds.
+pub const TTL_TOKEN: u64 = DAY;
+/// How long a user's certificate is good unless asked otherwise, in seconds.
+pub const TTL_USER: u64 = 30 * DAY;
+/// Lines of a log that are shown unless asked otherwise.
+pub const LINES_UNASKED: u32 = 200;
+
 /// Bytes, as base64 in JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -177,33 +186,70 @@ impl Request {
         }
     }
 
-    /// The words of the command that asks for it, but for where it is asked and what is of the terminal's alone.
+    /// The words of the command that asks for the same, but for where it is asked and what is of the terminal's alone. What is
+    /// not as the command has it unasked is said: to leave out a bound would ask for more than was asked for.
     pub fn command(&self) -> String {
+        let mut words: Vec<String> = Vec::new();
+        let mut say = |word: &str| words.push(word.to_owned());
+        let flag = |name: &'static str, given: bool| if given { name } else { "" };
         match self {
-            Request::Kubeconfig { .. } => "kubeconfig".to_owned(),
-            Request::Status { .. } => "status".to_owned(),
-            Request::Logs { unit, .. } => format!("logs {}", unit.as_deref().unwrap_or_default()).trim_end().to_owned(),
-            Request::SupportBundle {} => "support-bundle".to_owned(),
-            Request::TokenCreate { role: Admits::Worker, uses: None, .. } => "token create".to_owned(),
-            Request::TokenCreate { role: Admits::Worker, uses: Some(uses), .. } => {
-                format!("token create --uses {uses}")
+            Request::Kubeconfig { ttl, certificate_request: _ } => {
+                say("kubeconfig");
+                say(&option("--ttl", &lifetime(*ttl), &lifetime(TTL_OPERATOR)));
             }
-            Request::TokenCreate { .. } => "token create --role control-plane".to_owned(),
-            Request::TokenList {} => "token list".to_owned(),
-            Request::TokenRevoke { id } => format!("token revoke {id}"),
-            Request::OperatorAdd { key } => format!("operator add '{key}'"),
-            Request::OperatorRemove { key, .. } => format!("operator remove '{key}'"),
-            Request::OperatorList {} => "operator list".to_owned(),
-            Request::UserCreate { user, .. } => format!("user create {} --role {}", user.name, user.role),
-            Request::UserList {} => "user list".to_owned(),
-            Request::UserRevoke { name } => format!("user revoke {name}"),
-            Request::Members {} => "members".to_owned(),
-            Request::NodeRemove { name, drain: Some(seconds) } => {
-                format!("node remove {name} --drain-timeout {seconds}")
+            Request::Status { why, json } => {
+                say("status");
+                say(flag("--why", *why));
+                say(flag("--output json", *json));
             }
-            Request::NodeRemove { name, drain: None } => format!("node remove {name} --without-drain"),
-            Request::ControlPlanes {} => "members".to_owned(),
+            Request::Logs { unit, follow, lines } => {
+                say("logs");
+                say(&unit.as_deref().map(word).unwrap_or_default());
+                say(flag("--follow", *follow));
+                say(&option("--lines", &lines.to_string(), &LINES_UNASKED.to_string()));
+            }
+            Request::SupportBundle {} => say("support-bundle"),
+            Request::TokenCreate { role, ttl, uses, key: _ } => {
+                say("token create");
+                match (role, uses) {
+                    (Admits::Worker, Some(uses)) => say(&format!("--uses {uses}")),
+                    (Admits::Worker, None) => {}
+                    // It admits one, and the command says so unasked.
+                    (Admits::ControlPlane, _) => say("--role control-plane"),
+                }
+                say(&option("--ttl", &lifetime(*ttl), &lifetime(TTL_TOKEN)));
+            }
+            Request::TokenList {} => say("token list"),
+            Request::TokenRevoke { id } => say(&format!("token revoke {}", word(id))),
+            Request::OperatorAdd { key } => say(&format!("operator add {}", word(key))),
+            Request::OperatorRemove { key, last } => {
+                say(&format!("operator remove {}", word(key)));
+                say(flag("--yes-remove-the-last", *last));
+            }
+            Request::OperatorList {} => say("operator list"),
+            Request::UserCreate { user, certificate_request: _ } => {
+                let user::Wanted { name, groups, ttl, role, namespace, reserved } = user;
+                say(&format!("user create {} --role {role}", word(name)));
+                groups.iter().for_each(|group| say(&format!("--group {}", word(group))));
+                if let Some(namespace) = namespace {
+                    say(&format!("--namespace {}", word(namespace)));
+                }
+                say(&option("--ttl", &lifetime(*ttl), &lifetime(TTL_USER)));
+                say(flag("--allow-reserved", *reserved));
+            }
+            Request::UserList {} => say("user list"),
+            Request::UserRevoke { name } => say(&format!("user revoke {}", word(name))),
+            Request::Members {} | Request::ControlPlanes {} => say("members"),
+            Request::NodeRemove { name, drain } => {
+                say(&format!("node remove {}", word(name)));
+                match drain {
+                    Some(seconds) => say(&format!("--drain-timeout {seconds}")),
+                    None => say("--without-drain"),
+                }
+            }
         }
+        words.retain(|word| !word.is_empty());
+        words.join(" ")
     }
 
     /// How long the connection lasts that carries it, at most. A removal's is longer by the time that its pods have.
@@ -356,6 +402,28 @@ impl std::fmt::Display for Request {
             Request::ControlPlanes {} => "where control planes are".to_owned(),
         };
         f.write_str(one_line(&text).trim_end())
+    }
+}
+
+/// An option as it is typed; nothing if the command has it so unasked.
+fn option(name: &str, value: &str, unasked: &str) -> String {
+    if value == unasked { String::new() } else { format!("{name} {value}") }
+}
+
+/// Seconds as `--ttl` takes them.
+fn lifetime(seconds: u64) -> String {
+    let units = [(DAY, 'd'), (60 * 60, 'h'), (60, 'm')];
+    let whole = units.into_iter().find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit));
+    whole.map_or_else(|| format!("{seconds}s"), |(unit, letter)| format!("{}{letter}", seconds / unit))
+}
+
+/// A word as a shell takes it: in quotes if a character of it might mean something there.
+fn word(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:@/=+,".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
     }
 }
 

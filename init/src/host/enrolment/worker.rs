@@ -19,7 +19,7 @@ use crate::host::operators::answers::Answers;
 use crate::host::operators::output::Programs;
 use crate::host::operators::worker::{Known, WorkersDesk};
 use crate::host::root::Root;
-use crate::host::{clock, files, random};
+use crate::host::{files, random};
 use crate::paths;
 use crate::settings::Cidr;
 use crate::token::Joiner;
@@ -37,9 +37,9 @@ pub struct Worker {
 /// Whether a key is an operator's, as the mesh has the records of control planes.
 pub fn by_the_mesh(root: &Root, this: &ThisNode, mesh: Option<Watch>) -> Result<Box<Known>, String> {
     let cluster = unhex(&this.cluster.id).ok_or_else(|| format!("{} is damaged: its id is none", paths::CLUSTER))?;
-    let (root, identity) = (root.clone(), this.cluster.identity());
+    let (root, identity, on_disk) = (root.clone(), this.cluster.identity(), disk::Kept::default());
     Ok(Box::new(move |key| {
-        let kept = || disk::operators(&root, &cluster, &identity, clock::unix());
+        let kept = || on_disk.operators(&root, &cluster, &identity);
         let known = match &mesh {
             Some(mesh) => mesh.operators(kept),
             None => kept().map(Arc::new),

@@ -15,11 +15,12 @@ use super::signer::Signer;
 use super::streams::{FIRST_TOKEN, Happened, Streams};
 use super::tls::Tls;
 use super::{Config, Order, Shared, disk};
+use crate::certificates::Unix;
 use crate::enrolment::Sign as _;
 use crate::host::keys::{self, Ed25519};
 use crate::host::{clock, files, random};
 use crate::mesh::envelope::MAX_PACKET;
-use crate::mesh::publish::{self, Draft, Wanted};
+use crate::mesh::publish::{self, Draft, Operators, Wanted};
 use crate::mesh::view::View;
 use crate::mesh::{Action, Authority, Event, Mesh, MeshKey, Node, NodeId, Setup, State, Time, stream_address};
 use crate::paths;
@@ -206,7 +207,7 @@ impl<'a> Driver<'a> {
     fn timeout(&self) -> EpollTimeout {
         let now = clock::monotonic();
         let wake = Duration::from_micros(self.wake);
-        let next = self.streams.deadline().map_or(wake, |deadline| deadline.min(wake));
+        let next = self.streams.deadline().map_or(wake, |deadline| deadline.min(wake)).min(self.look_at);
         // Rounded up: a wait that ends early would turn in vain.
         let pause = next.saturating_sub(now).min(TURN).as_micros().div_ceil(1000);
         EpollTimeout::from(u16::try_from(pause).unwrap_or(u16::MAX))
@@ -395,7 +396,7 @@ impl<'a> Driver<'a> {
         if now >= self.look_at {
             standing.endpoints = publish::endpoints(self.mesh.records(), clock::unix());
             standing.operators = publish::operators(self.mesh.records(), clock::unix()).map(Arc::new);
-            self.look_at = now + LOOK;
+            self.look_at = now + pause(standing.operators.as_deref(), clock::unix());
         }
         standing.met = accepted > 0;
         standing.key_epoch = self.mesh.key_epoch();
@@ -405,6 +406,29 @@ impl<'a> Driver<'a> {
     }
 }
 
+/// How long the operators are not looked at again: not beyond the end of the first record that says who they are. Others
+/// may go on to have force, and until then nobody is served.
+fn pause(operators: Option<&Operators>, unix: Unix) -> Duration {
+    let left = operators.map_or(Duration::MAX, |found| Duration::from_secs(found.until.saturating_sub(unix)));
+    left.clamp(Duration::from_secs(1), LOOK)
+}
+
 fn hex(id: &NodeId) -> String {
     crate::enrolment::objects::hex(&id.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::Roll;
+
+    #[test]
+    fn operators_are_looked_at_again_when_the_first_of_their_records_ends() {
+        let ends_in = |seconds: u64| {
+            let found = Operators { roll: Roll::default(), until: 1000 + seconds };
+            pause(Some(&found), 1000).as_secs()
+        };
+        assert_eq!([0, 1, 20, 60, 7 * 86_400].map(ends_in), [1, 1, 20, 60, 60]);
+        assert_eq!(pause(None, 1000), LOOK);
+    }
 }

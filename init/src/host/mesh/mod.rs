@@ -143,6 +143,14 @@ impl Watch {
         // The mesh's thread looks now and then, and may be waiting to begin anew.
         found.filter(|found| clock::unix() < found.until)
     }
+
+    /// At a mesh that says this.
+    #[cfg(test)]
+    pub(super) fn saying(operators: Operators) -> Self {
+        let standing = Standing { key_epoch: 1, operators: Some(Arc::new(operators)), ..Standing::default() };
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).expect("an eventfd");
+        Watch(Arc::new(Shared { standing: Mutex::new(standing), seeds: Mutex::default(), wake, log: Box::new(|_| {}) }))
+    }
 }
 
 /// The agent's hold on the mesh's thread, which ends when this is dropped.

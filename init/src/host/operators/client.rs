@@ -23,8 +23,10 @@ use crate::token::{SECRET, fingerprint};
 
 /// Messages of one exchange that are sent at most.
 const MESSAGES: usize = 4;
-/// Bytes of an answer at most: a support bundle.
+/// Bytes of a support bundle, or of logs, at most: they are passed on as they come.
 const LARGEST: u64 = 1 << 30;
+/// Bytes of every other answer at most: it is kept in memory, and who answers may be a worker in other hands.
+const WHOLE: u64 = 16 << 20;
 /// Bytes of a list of control planes at most.
 const LIST: u64 = 4 << 10;
 
@@ -201,6 +203,14 @@ fn refused(failure: &Failure, server: &str, key: &Identity) -> Refused {
     Refused { trouble, next }
 }
 
+/// Bytes of an answer at most.
+fn most(request: &Request) -> u64 {
+    match request {
+        Request::Logs { .. } | Request::SupportBundle {} => LARGEST,
+        _ => WHOLE,
+    }
+}
+
 impl Link {
     /// Asks, and passes the answer on as it comes. Gives the code that the command ends with. A worker gets nothing of what
     /// workers do not do: it is asked where control planes are instead.
@@ -214,7 +224,7 @@ impl Link {
                 let name = name.clone();
                 Err(not_by_a_worker(&name, request, &self.control_planes()).into())
             }
-            _ => self.send(request, LARGEST, sink),
+            _ => self.send(request, most(request), sink),
         }
     }
 
@@ -256,5 +266,34 @@ impl Link {
                 exchange::Step::Broken(why) => return Err(broken(why.to_string()).into()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operators::frame::Frame;
+
+    /// How many bytes of an answer that has no end are taken.
+    fn taken(request: &Request) -> u64 {
+        let (mut asking, _) = Asking::start(request, most(request)).unwrap();
+        let part = Frame::Data(vec![b' '; crate::operators::frame::most::DATA_BODY]).encode().unwrap();
+        let mut taken = 0;
+        while let exchange::Step::Part(part) = asking.handle(&exchange::Event::Message(&part)) {
+            taken += part.len() as u64;
+            if taken > 2 * WHOLE {
+                break;
+            }
+        }
+        taken
+    }
+
+    #[test]
+    fn an_answer_that_is_kept_in_memory_has_a_smaller_bound() {
+        for request in [Request::Members {}, Request::TokenList {}, Request::Status { why: false, json: true }] {
+            assert!((WHOLE / 2..=WHOLE).contains(&taken(&request)), "{request}");
+        }
+        assert!(taken(&Request::SupportBundle {}) > WHOLE);
+        assert!(taken(&Request::Logs { unit: None, follow: true, lines: 1 }) > WHOLE);
     }
 }
