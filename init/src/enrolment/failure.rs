@@ -203,7 +203,9 @@ fn refused(refusal: Refusal, ours: Unix, theirs: Unix, about: &Context<'_>) -> T
             ),
             &["compare the releases of both; read the journal of kubeboot-agent there"],
         ),
-        Refusal::Busy => text(format!("the control plane at {} is busy, or is just starting", about.server), &[TRY_AGAIN]),
+        Refusal::Busy => {
+            text(format!("the control plane at {} is busy, or is just starting", about.server), &[TRY_AGAIN])
+        }
         Refusal::OtherCluster | Refusal::Versions(_) => unproven(refusal, about),
     }
 }
