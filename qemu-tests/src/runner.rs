@@ -110,10 +110,8 @@ struct Queue {
 /// Runs the jobs, prints a line for each, and counts.
 #[must_use]
 pub fn run(labs: &Labs, jobs: Vec<Job>, room: Room) -> Count {
-    // Machines wait for each other and for the clock; another scenario has the processor meanwhile.
-    let open = Room { processors: room.processors + room.processors / 2, ..room };
-    let workers = open.processors.min(jobs.len());
-    let queue = Mutex::new(Queue { waiting: jobs.into(), room: open, count: Count::default() });
+    let workers = room.processors.min(jobs.len());
+    let queue = Mutex::new(Queue { waiting: jobs.into(), room, count: Count::default() });
     let freed = Condvar::new();
     std::thread::scope(|scope| {
         for _ in 0..workers {
