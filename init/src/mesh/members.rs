@@ -112,6 +112,8 @@ pub struct Members {
     down: usize,
     /// Next to be probed.
     cursor: usize,
+    /// Which of those that are down was tried last.
+    down_cursor: usize,
     parts: [u64; PARTS],
     digest: u64,
 }
@@ -132,6 +134,7 @@ impl Members {
             live: Vec::new(),
             down: 0,
             cursor: 0,
+            down_cursor: 0,
             parts: [0; PARTS],
             digest: 0,
         };
@@ -396,12 +399,18 @@ impl Members {
         chosen
     }
 
-    /// One of those that are down.
-    pub(super) fn one_down(&self, random: &mut Random) -> Option<Handle> {
+    /// One of those that are down, each in turn.
+    pub(super) fn one_down(&mut self) -> Option<Handle> {
         if self.down == 0 {
             return None;
         }
+        self.down_cursor = (self.down_cursor + 1) % self.down;
         let mut down = self.slots.iter().filter(|member| member.state == State::Down);
-        down.nth(random.below(self.down)).map(|member| member.announcement.id.handle())
+        down.nth(self.down_cursor).map(|member| member.announcement.id.handle())
+    }
+
+    /// Whether more are down than live, this node not counted.
+    pub(super) fn most_are_down(&self) -> bool {
+        self.down > self.live.len()
     }
 }

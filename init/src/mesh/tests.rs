@@ -317,27 +317,71 @@ proptest! {
     }
 }
 
-/// Anybody can make a node key, and so open a stream.
-#[test]
-fn a_stranger_on_a_stream_gets_nothing_and_brings_only_what_was_signed() {
-    let node = signer(1);
-    let sign = signer(1);
+/// A node that knows itself, in the cluster whose identity is that of [`control_plane`].
+fn mesh(number: u8, key: MeshKey) -> Mesh {
+    let (node, sign) = (signer(number), signer(number));
     let setup = Setup {
         cluster: CLUSTER,
         node: Node {
             key: node.public(),
-            address: SocketAddr::from(([10, 0, 0, 1], 7440)),
+            address: SocketAddr::from(([10, 0, 0, number], 7440)),
             control_plane: false,
-            name: "node-1".into(),
+            name: format!("node-{number}").into(),
         },
         generation: 1,
-        seed: [1; 32],
-        key: key(2),
+        seed: [number; 32],
+        key,
         sign: Box::new(move |message| sign.sign(message)),
-        verifier: Box::new(Authority { cluster: CLUSTER, identity: signer(9).public() }),
+        verifier: Box::new(Authority { cluster: CLUSTER, identity: signer(200).public() }),
         records: Vec::new(),
     };
-    let mut mesh = Mesh::new(0, setup).expect("a good name");
+    Mesh::new(0, setup).expect("a good name")
+}
+
+/// Who has a mesh key can seal in anybody's name, so what others say is advice. A removal ends that.
+#[test]
+fn a_removed_member_seals_in_anybodys_name_until_it_is_removed() {
+    let (mut mesh, old) = (mesh(1, key(1)), Ring::new(key(1)));
+    let [member, removed, unknown] = [2, 3, 4].map(|number| announcement(number, 1, number));
+    let from = SocketAddr::from(([10, 0, 0, 3], 7440));
+    let ask = |mesh: &mut Mesh, who: &Announcement| {
+        let hello = Hello { why: Why::Ask, challenge: [7; 8], announcement: &who.bytes() };
+        let packet = seal_hello((&old, 0), 0, &[who.id.0[0]; 22], &hello.bytes());
+        mesh.handle(0, Event::Packet { from, bytes: &packet });
+    };
+    ask(&mut mesh, &member);
+    ask(&mut mesh, &removed);
+    let mut sealer = Sealer::new();
+    let mut gossip = |mesh: &mut Mesh, about: &Announcement| {
+        let claim = Claim { life: about.life(), incarnation: 0, state: State::Down };
+        let updates = vec![Update::Brief { member: about.id.handle(), claim, accuser: None }];
+        let body = Body { message: Message::Gossip, digest: 0, updates }.bytes();
+        let packet = sealer.seal((&old, 0), &member, (&mesh.me().clone(), 0), &body).expect("a counter");
+        mesh.handle(0, Event::Packet { from, bytes: &packet });
+        (mesh.counts().accepted, mesh.member(&about.id).map(|member| member.state))
+    };
+    assert_eq!(gossip(&mut mesh, &removed), (1, Some(State::Down)), "in the name of another member, of whomever");
+
+    let signer = control_plane(5);
+    let commitment = [key(2).commitment().as_slice(), &[0]].concat();
+    for record in
+        [signer.record(Kind::Removal, &removed.id.0, 1, b""), signer.record(Kind::MeshKey, &[], 2, &commitment)]
+    {
+        mesh.handle(0, Event::Publish(&record.bytes()));
+    }
+    mesh.handle(0, Event::Key(&key(2)));
+    let before = mesh.digest();
+    assert_eq!(gossip(&mut mesh, &member), (1, Some(State::Alive)));
+    ask(&mut mesh, &removed);
+    ask(&mut mesh, &unknown);
+    assert!(mesh.member(&removed.id).is_none() && mesh.member(&unknown.id).is_none());
+    assert_eq!((mesh.digest(), mesh.counts().accepted, mesh.key_epoch()), (before, 1, 2));
+}
+
+/// Anybody can make a node key, and so open a stream.
+#[test]
+fn a_stranger_on_a_stream_gets_nothing_and_brings_only_what_was_signed() {
+    let mut mesh = mesh(1, key(2));
     let (stream, peer) = (StreamId(1), NodeId::of(&signer(2).public()));
     let announced = announcement(3, 1, 3).bytes();
     mesh.handle(0, Event::Accepted { stream, peer });

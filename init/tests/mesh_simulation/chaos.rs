@@ -1,28 +1,33 @@
 //! Random misfortune from a seed, then calm, in which everything has to come right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use kubeboot::mesh::record::{About, Kind};
-use kubeboot::mesh::{Event, MILLISECOND, Record, SECOND, Time};
+use kubeboot::mesh::{Event, MILLISECOND, MeshKey, Record, SECOND, Time};
+use zeroize::Zeroizing;
 
 use crate::invariants::{Watch, all_agree, check_in_full};
-use crate::machines::CLUSTER;
+use crate::machines::{CLUSTER, FOREIGN};
 use crate::world::{CALM, Network, Packet, World};
 
+/// Machines of another cluster, at most.
+const MOST_FOREIGN: usize = 2;
+
 /// Says how to replay a run that panics.
-struct Replay {
-    seed: u64,
-    nodes: usize,
+pub struct Replay {
+    pub test: &'static str,
+    pub seed: u64,
+    pub nodes: usize,
 }
 
 impl Drop for Replay {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let Replay { seed, nodes } = self;
+            let Replay { test, seed, nodes } = self;
             eprintln!(
                 "replay: MESH_SEED={seed} MESH_SEEDS=1 MESH_NODES={nodes} cargo test --profile tools --locked -p kubeboot \
-                 --test mesh_simulation many_seeds -- --ignored --nocapture --exact"
+                 --test mesh_simulation {test} -- --ignored --nocapture --exact"
             );
         }
     }
@@ -32,18 +37,18 @@ struct Chaos {
     world: World,
     /// What the control planes signed last about each subject: they publish it again now and then.
     signed: BTreeMap<About, Record>,
-    /// Subjects of removals: indices of machines.
-    removed: Vec<usize>,
+    /// What they signed before, the last of it.
+    old: VecDeque<Record>,
     wanted: usize,
 }
 
 /// Runs a seed. Returns what the run came to, to compare two of them.
 pub fn run(seed: u64, nodes: usize) -> (u64, u64, Time) {
-    let replay = Replay { seed, nodes };
+    let replay = Replay { test: "many_seeds", seed, nodes };
     let mut chaos = Chaos {
         world: World::new(seed, nodes, Watch::new(true)),
         signed: BTreeMap::new(),
-        removed: Vec::new(),
+        old: VecDeque::new(),
         wanted: nodes,
     };
     chaos.begin();
@@ -52,7 +57,7 @@ pub fn run(seed: u64, nodes: usize) -> (u64, u64, Time) {
         let until = chaos.world.now + pause;
         chaos.world.run_until(until);
         chaos.act();
-        check_in_full(&chaos.world.machines);
+        chaos.check();
     }
     chaos.end();
     let agreed = chaos.settle();
@@ -81,7 +86,7 @@ impl Chaos {
 
     fn up(&self) -> Vec<usize> {
         let machines = self.world.machines.iter().enumerate();
-        machines.filter(|(at, machine)| machine.is_up() && !self.removed.contains(at)).map(|(at, _)| at).collect()
+        machines.filter(|(_, machine)| machine.is_up()).map(|(at, _)| at).collect()
     }
 
     fn one_up(&mut self) -> Option<usize> {
@@ -94,9 +99,14 @@ impl Chaos {
         self.world.watch.tell(now, what);
     }
 
+    fn check(&mut self) {
+        check_in_full(&self.world.machines);
+        self.world.watch.claims(&self.world.machines);
+    }
+
     fn act(&mut self) {
         self.world.watch.calm_since = Time::MAX;
-        match self.world.dice.below(20) {
+        match self.world.dice.below(22) {
             0 | 1 => self.crash(),
             2..=4 => self.restart(),
             5 => self.partition(),
@@ -110,6 +120,8 @@ impl Chaos {
             14 => self.rotate(),
             15 => self.copy(),
             16 => self.set_back(),
+            17 => self.say_old_things(),
+            18 => self.foreigner(),
             _ => self.attack(),
         }
     }
@@ -130,7 +142,7 @@ impl Chaos {
             let machine = down[self.world.dice.below(down.len())];
             let seeds = self.seeds();
             self.tell(format!("machine {machine} starts"));
-            if !self.removed.contains(&machine) && self.world.dice.below(2) == 0 {
+            if !self.world.machines[machine].removed && self.world.dice.below(2) == 0 {
                 self.enrol_again(machine);
             }
             self.world.start(machine, &seeds);
@@ -218,8 +230,15 @@ impl Chaos {
     fn sign(&mut self, kind: Kind, subject: &[u8], body: Vec<u8>) -> Record {
         let epoch = self.world.signers.next_epoch(kind);
         let record = self.world.signers.record(kind, subject, epoch, body);
-        self.signed.insert(record.about(), record.clone());
+        self.keep(&record);
         record
+    }
+
+    fn keep(&mut self, record: &Record) {
+        if let Some(before) = self.signed.insert(record.about(), record.clone()) {
+            self.old.truncate(63);
+            self.old.push_front(before);
+        }
     }
 
     fn publish(&mut self) {
@@ -236,25 +255,64 @@ impl Chaos {
         }
     }
 
-    /// Records that must not be taken: the watch sees to it that none is.
+    /// Records and keys that must not be taken: the watch sees to it that none is.
     fn forge(&mut self) {
         let Some(machine) = self.one_up() else { return };
-        let good = self.world.signers.record(Kind::Endpoints, &[], 1, vec![1]);
-        let mut foreign = self.world.signers.record(Kind::Endpoints, &[], u64::MAX, vec![1]);
-        foreign.cluster = [9; 16];
-        let mut forged = self.world.signers.record(Kind::Endpoints, &[], u64::MAX, vec![1]);
-        forged.body = vec![2];
-        let mut uncertified = self.world.signers.record(Kind::Endpoints, &[], u64::MAX, vec![1]);
+        let signers = &self.world.signers;
+        let record = |epoch| signers.record(Kind::Endpoints, &[], epoch, vec![1]);
+        let foreign = signers.record_of(FOREIGN, Kind::Endpoints, &[], u64::MAX, vec![1]);
+        let relabelled = Record { cluster: CLUSTER, ..foreign.clone() };
+        let forged = Record { body: vec![2], ..record(u64::MAX) };
+        let raised = Record { epoch: u64::MAX, ..record(1) };
+        let mut uncertified = record(u64::MAX);
         uncertified.certificate.not_after += 1;
-        let before = self.world.machines[machine].process.as_ref().map(|process| process.mesh.records().digest());
-        let newer_than_none = self.signed.contains_key(&good.about());
-        for record in [foreign, forged, uncertified] {
+        let key = MeshKey::new(signers.newest_key.epoch + 1, Zeroizing::new([1; 32]));
+        let commitment = [key.commitment().as_slice(), &[0]].concat();
+        let rekeying =
+            Record { epoch: key.epoch, body: commitment, ..signers.record(Kind::MeshKey, &[], 1, vec![0; 33]) };
+        let holds = |chaos: &Self| {
+            let process = chaos.world.machines[machine].process.as_ref();
+            process.map(|process| (process.mesh.records().digest(), process.mesh.key_epoch()))
+        };
+        let before = holds(self);
+        for record in [foreign, relabelled, forged, raised, uncertified, rekeying] {
             self.world.tell(machine, Event::Publish(&record.bytes()));
         }
-        let after = self.world.machines[machine].process.as_ref().map(|process| process.mesh.records().digest());
-        assert_eq!(before, after, "no_forged_or_foreign_record_is_taken: machine {machine}");
-        if newer_than_none {
-            self.world.tell(machine, Event::Publish(&good.bytes()));
+        self.world.tell(machine, Event::Key(&key));
+        assert_eq!(before, holds(self), "nothing_forged_or_foreign_is_taken: machine {machine}");
+    }
+
+    /// Records that were signed once, and have been replaced.
+    fn say_old_things(&mut self) {
+        let count = self.old.len();
+        let old = (0..count.min(4)).map(|_| self.old[self.world.dice.below(count)].clone()).collect::<Vec<_>>();
+        if let Some(machine) = self.one_up() {
+            old.iter().for_each(|record| self.world.tell(machine, Event::Publish(&record.bytes())));
+        }
+    }
+
+    /// A machine of another cluster that has this one's mesh key, believes everything, and brings what its cluster signed.
+    fn foreigner(&mut self) {
+        if self.world.machines.iter().filter(|machine| machine.foreign).count() == MOST_FOREIGN {
+            return;
+        }
+        let Some(victim) = self.one_up().map(|machine| self.world.machines[machine].id) else { return };
+        let foreigner = self.world.add_foreigner();
+        self.tell(format!("machine {foreigner} is of another cluster"));
+        let seeds = self.seeds();
+        self.world.start(foreigner, &seeds);
+        let key = MeshKey::new(self.world.signers.newest_key.epoch + 1, Zeroizing::new([2; 32]));
+        let commitment = [key.commitment().as_slice(), &[0]].concat();
+        for (kind, subject, epoch, body) in [
+            (Kind::Endpoints, &[][..], u64::MAX, vec![1]),
+            (Kind::Removal, &victim.0, 1, Vec::new()),
+            (Kind::MeshKey, &[], key.epoch, commitment),
+        ] {
+            let record = self.world.signers.record_of(FOREIGN, kind, subject, epoch, body);
+            self.world.tell(foreigner, Event::Publish(&record.bytes()));
+        }
+        if self.world.dice.below(2) == 0 {
+            self.world.tell(foreigner, Event::Key(&key));
         }
     }
 
@@ -274,10 +332,8 @@ impl Chaos {
         let id = self.world.machines[machine].id;
         self.tell(format!("machine {machine} is removed, by machine {by}"));
         let removal = self.world.signers.record(Kind::Removal, &id.0, 1, Vec::new());
-        self.signed.insert(removal.about(), removal.clone());
-        let of = |at: &usize| self.world.machines[*at].id == id;
-        let removed: Vec<usize> = (0..self.world.machines.len()).filter(of).collect();
-        self.removed.extend(removed);
+        self.keep(&removal);
+        self.world.machines.iter_mut().filter(|of| of.id == id).for_each(|of| of.removed = true);
         self.world.tell(by, Event::Publish(&removal.bytes()));
         self.rekey(by, false);
         let new = self.world.add_machine();
@@ -295,7 +351,7 @@ impl Chaos {
         let World { signers, dice, .. } = &mut self.world;
         let (record, key) = signers.rekey(dice, grace);
         self.tell(format!("machine {by} rekeys to {}, grace {grace}", key.epoch));
-        self.signed.insert(record.about(), record.clone());
+        self.keep(&record);
         self.world.tell(by, Event::Publish(&record.bytes()));
         self.world.tell(by, Event::Key(&key));
     }
@@ -321,14 +377,18 @@ impl Chaos {
         }
     }
 
-    /// Who has no key: sends again what was seen, changes it, or makes noise.
+    /// Who has no key, or was removed: sends again what was seen, changes it, or makes noise.
     fn attack(&mut self) {
+        let World { machines, recorded, .. } = &self.world;
+        let by_removed = |packet: &&Rc<Packet>| machines.iter().any(|of| of.removed && of.address == packet.from);
+        let of_removed: Vec<Rc<Packet>> = recorded.iter().filter(by_removed).cloned().collect();
         for _ in 0..20 {
-            let count = self.world.recorded.len();
-            if count == 0 {
+            let known =
+                if self.world.dice.below(4) > 0 || of_removed.is_empty() { &self.world.recorded } else { &of_removed };
+            if known.is_empty() {
                 return;
             }
-            let seen = self.world.recorded[self.world.dice.below(count)].clone();
+            let seen = known[self.world.dice.below(known.len())].clone();
             let target = self.world.dice.below(self.world.machines.len());
             let packet = match self.world.dice.below(4) {
                 0 => seen,
@@ -337,43 +397,54 @@ impl Chaos {
                     if to == seen.to {
                         continue;
                     }
-                    Rc::new(Packet { number: 0, from: seen.from, to, bytes, epoch: 0 })
+                    Rc::new(Packet { number: 0, from: seen.from, to, bytes, epoch: 0, sealed: seen.sealed })
                 }
                 2 => {
                     let mut bytes = seen.bytes.clone();
                     let at = self.world.dice.below(bytes.len());
                     bytes[at] ^= 1 << self.world.dice.below(8);
-                    Rc::new(Packet { number: 0, from: seen.from, to: seen.to, bytes, epoch: 0 })
+                    Rc::new(Packet { number: 0, from: seen.from, to: seen.to, bytes, epoch: 0, sealed: seen.sealed })
                 }
                 _ => {
                     let bytes = (0..self.world.dice.below(400)).map(|_| self.world.dice.roll() as u8).collect();
-                    Rc::new(Packet { number: 0, from: seen.from, to: seen.to, bytes, epoch: 0 })
+                    Rc::new(Packet { number: 0, from: seen.from, to: seen.to, bytes, epoch: 0, sealed: seen.sealed })
                 }
             };
             self.world.send(packet);
         }
     }
 
-    /// The end of misfortune: copies go, whoever is not removed comes back, the control planes say again what they said.
+    /// The end of misfortune: who is cut off comes back, the control planes say again what they said. Copies and removed
+    /// machines go, or stay until the end; foreign ones stay.
     fn end(&mut self) {
         self.heal();
         self.world.network = CALM;
+        let [copies_go, removed_go] = [0; 2].map(|_| self.world.dice.below(2) == 0);
         for machine in 0..self.world.machines.len() {
             let of = &mut self.world.machines[machine];
-            let gone = of.copy || self.removed.contains(&machine);
             if let Some(process) = &mut of.process {
                 process.still_until = 0;
             }
-            if gone {
+            if of.copy && copies_go || of.removed && removed_go {
                 self.world.stop(machine);
-            } else if !of.is_up() {
+            }
+        }
+        // What is under way arrives: a copy's last word may displace another process, which has to be started again.
+        self.world.run_until(self.world.now + SECOND);
+        for machine in 0..self.world.machines.len() {
+            let of = &self.world.machines[machine];
+            let another = self.world.machines.iter().any(|other| other.is_up() && other.id == of.id);
+            if !of.is_up() && !of.copy && !of.removed && !of.foreign && !another {
                 self.enrol_again(machine);
                 let seeds = self.seeds();
                 self.world.start(machine, &seeds);
             }
         }
         self.tell("calm".to_owned());
-        let by = self.one_up().expect("machines are up");
+        let (up, machines) = (self.up(), &self.world.machines);
+        // One that falls silent, because another process has its node key, spreads nothing.
+        let is_single = |at: &&usize| up.iter().filter(|other| machines[**other].id == machines[**at].id).count() == 1;
+        let by = *up.iter().find(is_single).unwrap_or(&up[0]);
         for record in self.signed.values() {
             assert_eq!(record.cluster, CLUSTER);
             self.world.tell(by, Event::Publish(&record.bytes()));
@@ -382,7 +453,7 @@ impl Chaos {
         self.world.tell(by, Event::Key(&key));
     }
 
-    /// Waits until all agree, then looks that they still do. Says when they did.
+    /// Waits until all agree, then looks that they still do, whatever attackers and one clock do. Says when they did.
     fn settle(&mut self) -> Time {
         let (began, newest) = (self.world.now, self.world.signers.newest_key.epoch);
         let mut agree = Err("not looked yet".to_owned());
@@ -395,22 +466,40 @@ impl Chaos {
         }
         let took = self.world.now - began;
         if let Err(why) = agree {
-            self.world.watch.story.iter().for_each(|line| eprintln!("{line}"));
-            for (at, machine) in self.world.machines.iter().enumerate().filter(|(_, machine)| machine.is_up()) {
-                let Some(mesh) = machine.process.as_ref().map(|process| &process.mesh) else { continue };
-                eprintln!("machine {at}: key {}, {:?}, {:?}", mesh.key_epoch(), mesh.counts(), mesh.queues());
-                for member in mesh.members().iter() {
-                    let (said, incarnation) = (&member.announcement, member.incarnation);
-                    eprintln!("  {} {:?} {}/{incarnation}", said.name, member.state, said.generation);
-                }
-            }
+            self.show();
             panic!("all_come_to_agree: after {} s {why}", took / SECOND);
         }
         self.world.watch.calm_since = self.world.now;
-        for _ in 0..5 {
+        for round in 0..6 {
             self.world.run_until(self.world.now + 5 * SECOND);
-            check_in_full(&self.world.machines);
+            if round >= 2 {
+                self.attack();
+                self.say_old_things();
+            }
+            if round == 3 {
+                self.jump();
+            }
+            self.check();
+        }
+        if let Err(why) = all_agree(&self.world.machines, newest) {
+            self.show();
+            panic!("who_agrees_goes_on_agreeing: {why}");
         }
         took
+    }
+
+    /// For who reads a failure: what happened last, and what everybody thinks.
+    fn show(&self) {
+        self.world.watch.story.iter().for_each(|line| eprintln!("{line}"));
+        for (at, machine) in self.world.machines.iter().enumerate() {
+            let Some(mesh) = machine.process.as_ref().map(|process| &process.mesh) else { continue };
+            let (copy, removed, foreign) = (machine.copy, machine.removed, machine.foreign);
+            eprintln!("machine {at}: copy {copy}, removed {removed}, foreign {foreign}, silent {}", mesh.is_silent());
+            eprintln!("  key {}, {:?}, {:?}", mesh.key_epoch(), mesh.counts(), mesh.queues());
+            for member in mesh.members().iter() {
+                let (said, incarnation) = (&member.announcement, member.incarnation);
+                eprintln!("  {} {:?} {}/{incarnation}", said.name, member.state, said.generation);
+            }
+        }
     }
 }

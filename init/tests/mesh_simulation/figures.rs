@@ -6,6 +6,7 @@ use std::time::Duration;
 use kubeboot::mesh::{NodeId, SECOND, State, Time};
 use nix::time::{ClockId, clock_gettime};
 
+use crate::chaos::Replay;
 use crate::invariants::{Watch, check_in_full};
 use crate::world::World;
 
@@ -37,6 +38,7 @@ fn knowing(world: &World, members: usize) -> usize {
 
 /// All nodes join within 30 s of each other at three addresses, then 60 s of quiet, then one in twenty crash at once.
 pub fn measure(seed: u64, nodes: usize) {
+    let _replay = Replay { test: "figures", seed, nodes };
     let mut world = World::new(seed, nodes, Watch::new(false));
     let began = cpu();
     world.start(0, &[]);

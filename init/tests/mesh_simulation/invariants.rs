@@ -3,15 +3,35 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use kubeboot::mesh::envelope::MAX_PACKET;
+use kubeboot::mesh::members::Claim;
 use kubeboot::mesh::record::{About, Rank};
-use kubeboot::mesh::sync::MAX_MESSAGE;
-use kubeboot::mesh::{Action, Counts, NodeId, Queues, SECOND, State, Time};
+use kubeboot::mesh::sync::{MAX_MESSAGE, Message};
+use kubeboot::mesh::{Action, Counts, Handle, NodeId, Queues, SECOND, State, Time};
 
-use crate::machines::{Machine, Signers};
+use crate::machines::{CLUSTER, Machine, Process, Signers};
 use crate::world::Packet;
 
 /// After all agreed, calm must have lasted so long before a node that counts as down is a fault of the failure detector.
 const CALM: Time = 10 * SECOND;
+
+/// Lines for who reads a failure.
+const STORY: usize = 200;
+
+/// What a machine's process had counted and held before a packet came.
+pub struct Before {
+    counts: Counts,
+    key_epoch: u64,
+    /// Whether it knew that the packet's sender was removed.
+    removed: bool,
+}
+
+impl Before {
+    pub fn of(process: &Process, from: Option<NodeId>) -> Self {
+        let mesh = &process.mesh;
+        let removed = from.is_some_and(|from| mesh.records().is_removed(&from));
+        Before { counts: mesh.counts(), key_epoch: mesh.key_epoch(), removed }
+    }
+}
 
 /// What was seen so far.
 pub struct Watch {
@@ -26,6 +46,8 @@ pub struct Watch {
     pub story: VecDeque<String>,
     ranks: HashMap<(usize, About), Rank>,
     accepted: HashSet<u64>,
+    /// What each process thought of each member last.
+    claims: HashMap<(u64, Handle), Claim>,
 }
 
 impl Watch {
@@ -38,23 +60,27 @@ impl Watch {
             story: VecDeque::new(),
             ranks: HashMap::new(),
             accepted: HashSet::new(),
+            claims: HashMap::new(),
         }
     }
 
     pub fn tell(&mut self, now: Time, what: String) {
-        if self.story.len() == 60 {
+        if self.story.len() == STORY {
             self.story.pop_front();
         }
         self.story.push_back(format!("{:>9.3} s  {what}", now as f64 / SECOND as f64));
     }
 
     /// After each event of a machine's process.
-    pub fn event(&mut self, now: Time, at: usize, machines: &[Machine], actions: &[Action]) {
+    pub fn event(&mut self, now: Time, at: usize, machines: &[Machine], signers: &Signers, actions: &[Action]) {
         let machine = &machines[at];
-        let Some(process) = &machine.process else { return };
+        let Some(process) = machine.process.as_ref().filter(|_| !machine.foreign) else { return };
         for action in actions {
             match action {
                 Action::Record(record) => {
+                    let by = record.certificate.signer;
+                    let ours = record.cluster == CLUSTER && by == signers.signer;
+                    assert!(ours, "no_foreign_record_is_taken: machine {at}, by {by:?}");
                     let (about, rank) = (record.about(), record.rank());
                     let before = self.ranks.insert((at, about), rank);
                     assert!(before < Some(rank), "no_record_goes_back: machine {at}: {before:?} to {rank:?}");
@@ -62,7 +88,12 @@ impl Watch {
                 Action::Member { id, state } => {
                     let removed = process.mesh.records().is_removed(id);
                     assert!(!removed, "no_removed_node_is_a_member: machine {at} says that {id:?} is {state:?}");
-                    if *state == State::Down {
+                    if self.thorough {
+                        let ours = machines.iter().any(|machine| machine.id == *id && !machine.foreign);
+                        assert!(ours, "no_stranger_is_a_member: machine {at} says that {id:?} is {state:?}");
+                        self.claim(at, process, id.handle());
+                    }
+                    if *state == State::Down && machine.is_up() {
                         self.down(now, at, machines, *id);
                     }
                 }
@@ -81,12 +112,37 @@ impl Watch {
                 }
                 Action::Displaced { .. } => self.tell(now, format!("machine {at} is displaced")),
                 Action::Removed => self.tell(now, format!("machine {at} learns that it was removed")),
-                Action::Key(key) => self.tell(now, format!("machine {at} has key {}", key.epoch)),
+                Action::Key(key) => {
+                    let made = signers.made.get(&key.epoch);
+                    assert_eq!(
+                        made,
+                        Some(&key.commitment()),
+                        "no_key_is_taken_that_no_control_plane_made: machine {at}"
+                    );
+                    self.tell(now, format!("machine {at} has key {}", key.epoch));
+                }
                 Action::Wake(_) | Action::Connect { .. } | Action::Close(_) | Action::Evicted(_) => {}
             }
         }
         if self.thorough || now.is_multiple_of(64) {
             queues_are_bounded(at, process.mesh.queues());
+        }
+    }
+
+    /// Of two claims the greater holds: what a process thinks of a member only rises.
+    fn claim(&mut self, at: usize, process: &Process, member: Handle) {
+        let Some(claim) = process.mesh.members().get(member).map(|member| member.claim()) else { return };
+        let before = self.claims.insert((process.number, member), claim);
+        assert!(before <= Some(claim), "no_claim_goes_back: machine {at} of {member:?}: {before:?} to {claim:?}");
+    }
+
+    /// Everything that each machine thinks of each.
+    pub fn claims(&mut self, machines: &[Machine]) {
+        for (at, machine) in machines.iter().enumerate() {
+            let Some(process) = machine.process.as_ref().filter(|_| machine.is_up()) else { continue };
+            for member in process.mesh.members().iter() {
+                self.claim(at, process, member.announcement.id.handle());
+            }
         }
     }
 
@@ -98,31 +154,45 @@ impl Watch {
                 && machine.is_up()
                 && machine.process.as_ref().is_some_and(|process| now - process.started > CALM)
         });
+        let who = || machines.iter().position(|machine| machine.id == id);
+        if self.thorough {
+            self.tell(now, format!("machine {at} says that {:?} is down", who()));
+        }
         if calm && is_up {
             self.wrong_downs += 1;
             self.story.iter().filter(|_| self.thorough).for_each(|line| eprintln!("{line}"));
-            assert!(!self.thorough, "nobody_that_answers_counts_as_down: machine {at} says so of {id:?}");
-        }
-        if self.thorough {
-            let who = machines.iter().position(|machine| machine.id == id);
-            self.tell(now, format!("machine {at} says that {who:?} is down"));
+            assert!(!self.thorough, "nobody_that_answers_counts_as_down: machine {at} says so of {:?}", who());
         }
     }
 
     /// After each packet that arrived.
-    pub fn packet(&mut self, to: &Machine, packet: &Packet, before: Counts, signers: &Signers) {
+    pub fn packet(&mut self, to: &Machine, packet: &Packet, before: Before, signers: &Signers) {
         let Some(process) = to.process.as_ref().filter(|_| self.thorough) else { return };
         // A hello may open packets that waited for it; it has its own length.
-        if process.mesh.counts().accepted == before.accepted || packet.bytes.len() == 304 {
+        if process.mesh.counts().accepted == before.counts.accepted || packet.bytes.len() == 304 {
             return;
         }
         let number = packet.number;
+        let started = process.started;
+        assert!(packet.sealed >= started, "no_packet_of_before_a_restart_is_accepted: {number}, {started}");
+        assert!(!before.removed, "no_packet_of_a_removed_node_is_accepted: {number}");
         assert!(number != 0, "nothing_is_accepted_that_no_member_made");
         assert!(self.accepted.insert(number), "no_packet_is_accepted_twice: {number}");
-        let newest = process.mesh.key_epoch();
+        // With what it had: the packet itself may have brought the record that a newer key waited for.
+        let newest = before.key_epoch;
         let dead = signers.without_grace.iter().any(|epoch| *epoch <= newest && packet.epoch < *epoch);
         assert!(!dead, "no_packet_under_a_key_without_grace_is_accepted: {} at {newest}", packet.epoch);
     }
+}
+
+/// What a machine says on a stream to a stranger: its key epoch, and nothing else.
+pub fn nothing_is_given(at: usize, bytes: &[u8]) {
+    let given = match Message::parse(bytes).expect("what a machine says can be read") {
+        Message::Summary(_) | Message::More(_) => false,
+        Message::Versions(page) => !page.members.is_empty() || !page.records.is_empty(),
+        Message::Exchange(exchange) => !exchange.news.is_empty() || exchange.key.is_some(),
+    };
+    assert!(!given, "a_stranger_is_given_nothing: by machine {at}");
 }
 
 fn queues_are_bounded(at: usize, queues: Queues) {
@@ -173,12 +243,20 @@ pub fn check_in_full(machines: &[Machine]) {
     }
 }
 
-/// Whether every machine that takes part knows exactly those that do, the same records, and the newest key.
+/// Whether every machine that takes part knows exactly those that do, the same records, and the newest key; and of each
+/// node key on which processes run, one takes part.
 ///
 /// # Errors
 /// Who does not.
 pub fn all_agree(machines: &[Machine], newest_key: u64) -> Result<(), String> {
     let up: BTreeSet<NodeId> = machines.iter().filter(|machine| machine.is_up()).map(|machine| machine.id).collect();
+    let running = machines.iter().filter(|machine| machine.process.is_some() && !machine.removed && !machine.foreign);
+    for id in running.map(|machine| machine.id) {
+        let left = machines.iter().filter(|machine| machine.is_up() && machine.id == id).count();
+        if left != 1 {
+            return Err(format!("{left} processes of {id:?} are left, not one"));
+        }
+    }
     let mut digests = BTreeSet::new();
     for (at, machine) in machines.iter().enumerate().filter(|(_, machine)| machine.is_up()) {
         let Some(process) = &machine.process else { continue };

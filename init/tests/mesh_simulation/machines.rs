@@ -119,16 +119,35 @@ pub struct Machine {
     pub side: u8,
     /// Whether it is a copy of another machine.
     pub copy: bool,
+    /// Whether its node key was removed from the cluster.
+    pub removed: bool,
+    /// Whether it is of another cluster: it says so in what it signs, and believes whatever it is told.
+    pub foreign: bool,
 }
 
 pub const CLUSTER: [u8; 16] = *b"simulated mesh 1";
+/// The cluster of foreign machines.
+pub const FOREIGN: [u8; 16] = *b"simulated mesh 2";
+
+/// Who believes everything: what an attacker holds is not held up by its own checks.
+pub struct Credulous;
+
+impl Verifier for Credulous {
+    fn announcement(&self, announcement: Announcement) -> Option<Arc<Announcement>> {
+        Some(Arc::new(announcement))
+    }
+
+    fn record(&self, record: Record) -> Result<Arc<Record>, Refused> {
+        Ok(Arc::new(record))
+    }
+}
 
 impl Machine {
     pub fn new(dice: &mut Dice, address: SocketAddr, key: MeshKey) -> Self {
         let node_seed = dice.bytes();
         let id = NodeId::of(&Signer::new(node_seed).public());
         let disk = Disk { generation: 0, key, records: BTreeMap::new() };
-        Machine { node_seed, id, address, disk, process: None, side: 0, copy: false }
+        Machine { node_seed, id, address, disk, process: None, side: 0, copy: false, removed: false, foreign: false }
     }
 
     /// Starts a process with what the disk says.
@@ -142,13 +161,13 @@ impl Machine {
             name: format!("machine-{}", self.address.ip().to_string().replace('.', "-")).into_boxed_str(),
         };
         let setup = Setup {
-            cluster: CLUSTER,
+            cluster: if self.foreign { FOREIGN } else { CLUSTER },
             node,
             generation: self.disk.generation,
             seed: dice.bytes(),
             key: self.disk.key.clone(),
             sign: Box::new(move |message| signer.sign(message)),
-            verifier: Box::new(verifier.clone()),
+            verifier: if self.foreign { Box::new(Credulous) } else { Box::new(verifier.clone()) },
             records: self.disk.records.values().map(|record| record.bytes()).collect(),
         };
         let mesh = Mesh::new(now, setup).expect("a name that fits");
@@ -157,7 +176,7 @@ impl Machine {
 
     /// Whether a process runs here that takes part.
     pub fn is_up(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| !process.mesh.is_silent())
+        !self.removed && !self.foreign && self.process.as_ref().is_some_and(|process| !process.mesh.is_silent())
     }
 }
 
@@ -165,23 +184,23 @@ impl Machine {
 pub struct Signers {
     pub identity: Signer,
     record_key: Signer,
-    signer: NodeId,
+    /// The control plane whose record key it is.
+    pub signer: NodeId,
     pub epochs: BTreeMap<Kind, u64>,
     pub newest_key: MeshKey,
+    /// The commitment of each key that was made.
+    pub made: BTreeMap<u64, [u8; 32]>,
     /// Key epochs whose predecessors have no grace.
     pub without_grace: Vec<u64>,
 }
 
 impl Signers {
     pub fn new(dice: &mut Dice) -> Self {
-        Signers {
-            identity: Signer::new(dice.bytes()),
-            record_key: Signer::new(dice.bytes()),
-            signer: NodeId(dice.bytes()),
-            epochs: BTreeMap::new(),
-            newest_key: MeshKey::new(1, Zeroizing::new(dice.bytes())),
-            without_grace: Vec::new(),
-        }
+        let (identity, record_key) = (Signer::new(dice.bytes()), Signer::new(dice.bytes()));
+        let signer = NodeId(dice.bytes());
+        let newest_key = MeshKey::new(1, Zeroizing::new(dice.bytes()));
+        let made = [(1, newest_key.commitment())].into();
+        Signers { identity, record_key, signer, epochs: BTreeMap::new(), newest_key, made, without_grace: Vec::new() }
     }
 
     pub fn next_epoch(&mut self, kind: Kind) -> u64 {
@@ -191,16 +210,21 @@ impl Signers {
     }
 
     pub fn record(&self, kind: Kind, subject: &[u8], epoch: u64, body: Vec<u8>) -> Record {
+        self.record_of(CLUSTER, kind, subject, epoch, body)
+    }
+
+    /// A record as these signers make it for a cluster.
+    pub fn record_of(&self, cluster: [u8; 16], kind: Kind, subject: &[u8], epoch: u64, body: Vec<u8>) -> Record {
         let (key, not_after) = (self.record_key.public(), 2_000_000_000);
         let certificate = Certificate {
             signer: self.signer,
             key,
             not_after,
-            signature: self.identity.sign(&Certificate::signed(&CLUSTER, &self.signer, &key, not_after)),
+            signature: self.identity.sign(&Certificate::signed(&cluster, &self.signer, &key, not_after)),
         };
         let mut record = Record {
             kind,
-            cluster: CLUSTER,
+            cluster,
             subject: subject.to_vec(),
             epoch,
             issued: 1_800_000_000,
@@ -222,6 +246,7 @@ impl Signers {
         if !grace {
             self.without_grace.push(epoch);
         }
+        self.made.insert(epoch, key.commitment());
         self.newest_key = key.clone();
         (self.record(Kind::MeshKey, &[], epoch, body), key)
     }

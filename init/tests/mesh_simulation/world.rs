@@ -8,7 +8,7 @@ use std::rc::Rc;
 use kubeboot::mesh::{Action, Authority, Event, MILLISECOND, NodeId, StreamId, Time};
 use zeroize::Zeroizing;
 
-use crate::invariants::Watch;
+use crate::invariants::{Before, Watch, nothing_is_given};
 use crate::machines::{CLUSTER, Dice, Machine, Remembering, Signers};
 
 /// How packets fare.
@@ -24,6 +24,9 @@ pub struct Network {
 
 pub const CALM: Network = Network { loss: 10_000, twice: 1_000, delay: (200, 3 * MILLISECOND) };
 
+/// Packets that an attacker on the network remembers, at most.
+const RECORDED: usize = 500;
+
 /// A packet under way.
 pub struct Packet {
     pub number: u64,
@@ -32,6 +35,8 @@ pub struct Packet {
     pub bytes: Vec<u8>,
     /// The epoch of the key that it was sealed with; zero for what no machine made.
     pub epoch: u64,
+    /// When.
+    pub sealed: Time,
 }
 
 enum Happening {
@@ -76,6 +81,8 @@ pub struct World {
     pub dice: Dice,
     pub machines: Vec<Machine>,
     pub network: Network,
+    /// Two machines between which nothing goes.
+    pub cut: Option<[usize; 2]>,
     pub signers: Signers,
     pub verifier: Remembering,
     pub watch: Watch,
@@ -85,6 +92,8 @@ pub struct World {
     pub stream_bytes: u64,
     /// Packets that an attacker on the network remembers.
     pub recorded: Vec<Rc<Packet>>,
+    /// One of so many is.
+    pub recorded_of: usize,
     at: HashMap<SocketAddr, usize>,
     queue: BinaryHeap<Reverse<Later>>,
     pairs: BTreeMap<u64, Pair>,
@@ -103,6 +112,7 @@ impl World {
             dice,
             machines: Vec::new(),
             network: CALM,
+            cut: None,
             signers,
             verifier,
             watch,
@@ -110,6 +120,7 @@ impl World {
             sent_bytes: 0,
             stream_bytes: 0,
             recorded: Vec::new(),
+            recorded_of: 20,
             at: HashMap::new(),
             queue: BinaryHeap::new(),
             pairs: BTreeMap::new(),
@@ -128,6 +139,13 @@ impl World {
         let address = self.free_address();
         let machine = Machine::new(&mut self.dice, address, self.signers.newest_key.clone());
         self.put(machine)
+    }
+
+    /// A machine of another cluster, which has come by this one's mesh key.
+    pub fn add_foreigner(&mut self) -> usize {
+        let foreigner = self.add_machine();
+        self.machines[foreigner].foreign = true;
+        foreigner
     }
 
     /// A machine's copy, its disk included, at another address.
@@ -232,7 +250,8 @@ impl World {
     }
 
     fn reaches(&self, from: usize, to: usize) -> bool {
-        self.machines[from].side == self.machines[to].side
+        let cut = self.cut.is_some_and(|cut| cut == [from, to] || cut == [to, from]);
+        self.machines[from].side == self.machines[to].side && !cut
     }
 
     /// Puts a packet on the network.
@@ -250,13 +269,27 @@ impl World {
         }
     }
 
+    /// An attacker on the network remembers some packets, early ones and late ones.
+    fn record(&mut self, packet: &Rc<Packet>) {
+        if !self.watch.thorough || self.dice.below(self.recorded_of) > 0 {
+            return;
+        }
+        if self.recorded.len() < RECORDED {
+            self.recorded.push(packet.clone());
+        } else {
+            let forgotten = self.dice.below(RECORDED);
+            self.recorded[forgotten] = packet.clone();
+        }
+    }
+
     fn arrive(&mut self, packet: &Packet) {
         let Some(to) = self.at.get(&packet.to).copied() else { return };
         let Some(process) = self.machines[to].process.as_ref() else { return };
         if process.still_until > self.now {
             return;
         }
-        let before = process.mesh.counts();
+        let from = self.at.get(&packet.from).map(|from| self.machines[*from].id);
+        let before = Before::of(process, from);
         self.tell(to, Event::Packet { from: packet.from, bytes: &packet.bytes });
         self.watch.packet(&self.machines[to], packet, before, &self.signers);
     }
@@ -267,7 +300,7 @@ impl World {
         let Some(process) = self.machines[machine].process.as_mut() else { return };
         let number = process.number;
         let actions = process.mesh.handle(now + process.ahead, event);
-        self.watch.event(now, machine, &self.machines, &actions);
+        self.watch.event(now, machine, &self.machines, &self.signers, &actions);
         for action in actions {
             self.act(machine, number, action);
         }
@@ -281,10 +314,9 @@ impl World {
                 let of = &self.machines[machine];
                 let process = of.process.as_ref();
                 let epoch = process.map_or(0, |of| of.mesh.sending_epoch(self.now + of.ahead));
-                let packet = Rc::new(Packet { number: self.sent_packets, from: of.address, to, bytes: packet, epoch });
-                if self.watch.thorough && self.recorded.len() < 500 && self.dice.below(20) == 0 {
-                    self.recorded.push(packet.clone());
-                }
+                let number = self.sent_packets;
+                let packet = Rc::new(Packet { number, from: of.address, to, bytes: packet, epoch, sealed: self.now });
+                self.record(&packet);
                 self.send(packet);
             }
             Action::Wake(at) => {
@@ -301,6 +333,10 @@ impl World {
                 let Some(number) = self.ends.get(&(machine, number, stream)).copied() else { return };
                 let Some(pair) = self.pairs.get_mut(&number) else { return };
                 let by_opener = pair.opener.0 == machine && pair.opener.2 == stream;
+                let peer = if by_opener { pair.other.0 } else { pair.opener.0 };
+                if self.machines[peer].foreign && !self.machines[machine].foreign {
+                    nothing_is_given(machine, &bytes);
+                }
                 pair.busy_until = pair.busy_until.max(self.now + self.network.delay.1);
                 let at = pair.busy_until;
                 self.later(at, Happening::Said { pair: number, by_opener, bytes });
@@ -323,9 +359,9 @@ impl World {
     fn connect(&mut self, opener: End, peer: NodeId, address: SocketAddr) {
         let (machine, process, stream) = opener;
         let at = self.now + 2 * self.network.delay.1;
-        let there = self.at.get(&address).copied().filter(|other| {
+        let there = self.at.get(&address).copied().filter(|other| self.reaches(machine, *other)).filter(|other| {
             let other = &self.machines[*other];
-            other.id == peer && other.process.is_some() && other.side == self.machines[machine].side
+            other.id == peer && other.process.is_some()
         });
         if self.watch.thorough {
             self.watch.tell(self.now, format!("machine {machine} connects to {address}, there: {}", there.is_some()));

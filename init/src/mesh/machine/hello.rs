@@ -1,6 +1,6 @@
 //! Hellos: how a node finds the mesh, and how two processes that do not know each other's salts come to do so.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,10 +19,13 @@ pub const MAX_ASKED: usize = 64;
 const ASKED: Time = 5 * SECOND;
 /// Addresses to look at.
 const MAX_SEEDS: usize = 16;
-/// How often a node that is alone asks, at first and at most; and one that is not asks one of the addresses.
+/// How long a node waits between asking: at first, then twice as long each time, to the longest of who is alone and of who
+/// is not.
 const FIRST_WAIT: Time = SECOND;
-const MAX_WAIT: Time = 15 * SECOND;
-const REMIND: Time = 60 * SECOND;
+const LONGEST_ALONE: Time = 15 * SECOND;
+const LONGEST: Time = 60 * SECOND;
+/// Addresses that a node which is not alone asks at once.
+const ASKED_AT_ONCE: usize = 4;
 /// Hellos that are sent in a second, whoever asks for them.
 const RATE: u64 = 200;
 
@@ -83,32 +86,43 @@ impl Hellos {
 impl Mesh {
     pub(super) fn join(&mut self, now: Time, addresses: &[SocketAddr]) {
         let own = self.me.address;
-        self.hellos.seeds = addresses.iter().copied().filter(|address| *address != own).take(MAX_SEEDS).collect();
+        let others: BTreeSet<SocketAddr> = addresses.iter().copied().filter(|address| *address != own).collect();
+        self.hellos.seeds = others.into_iter().take(MAX_SEEDS).collect();
         self.hellos.wait = FIRST_WAIT;
         self.hellos.join_at = if self.hellos.seeds.is_empty() { Time::MAX } else { now };
         self.hello_tick(now);
     }
 
+    /// Asks at the addresses where nobody is known. Who has met somebody asks on, at all of them in turn: whom it met may be
+    /// cut off from the others as it is, and those may remember both at addresses where they are not any more.
     pub(super) fn hello_tick(&mut self, now: Time) {
         if now < self.hellos.join_at {
             return;
         }
-        if self.members.live() == 0 {
-            for at in 0..self.hellos.seeds.len() {
-                self.ask(now, self.hellos.seeds[at], true, 0);
-            }
-            self.hellos.join_at = now + self.random.jittered(self.hellos.wait);
-            self.hellos.wait = (self.hellos.wait * 2).min(MAX_WAIT);
-        } else {
-            // Should the address be another group's, this joins the two.
-            let seed = self.hellos.seeds[self.random.below(self.hellos.seeds.len())];
-            let known = |member: &super::Member| member.announcement.address == seed && member.state != State::Down;
-            if !self.members.iter().any(known) {
-                self.ask(now, seed, true, 0);
-            }
-            self.hellos.join_at = now + self.random.jittered(REMIND);
-            self.hellos.wait = FIRST_WAIT;
+        let alone = self.members.live() == 0;
+        let (most, longest) = if alone { (MAX_SEEDS, LONGEST_ALONE) } else { (ASKED_AT_ONCE, LONGEST) };
+        let mut strange = self.strange_seeds();
+        let wait = if strange.is_empty() { longest } else { self.hellos.wait.min(longest) };
+        strange.truncate(most);
+        for seed in &strange {
+            self.ask(now, *seed, true, 0);
         }
+        self.hellos.seeds.retain(|seed| !strange.contains(seed));
+        self.hellos.seeds.extend(strange);
+        self.hellos.join_at = now + self.random.jittered(wait);
+        self.hellos.wait = wait * 2;
+    }
+
+    /// The addresses to look at where no live member is, those first that were not asked for the longest time.
+    fn strange_seeds(&self) -> Vec<SocketAddr> {
+        let mut strange = self.hellos.seeds.clone();
+        for member in self.members.iter().filter(|member| member.state != State::Down) {
+            strange.retain(|seed| *seed != member.announcement.address);
+            if strange.is_empty() {
+                break;
+            }
+        }
+        strange
     }
 
     /// Keeps a packet of a process that is not known, and asks whose it is.
@@ -123,7 +137,7 @@ impl Mesh {
         }
     }
 
-    fn ask(&mut self, now: Time, to: SocketAddr, joining: bool, epoch: u64) {
+    pub(super) fn ask(&mut self, now: Time, to: SocketAddr, joining: bool, epoch: u64) {
         self.hellos.asked.retain(|asked| now - asked.at < ASKED);
         make_room(&mut self.hellos.asked, MAX_ASKED);
         let challenge = self.random.secret();
@@ -164,6 +178,9 @@ impl Mesh {
             return;
         }
         match hello.why {
+            Why::Ask if announcement.id == self.me.id => {
+                self.asked_by_rival(now, (from, header.epoch), &hello, announcement)
+            }
             Why::Ask => {
                 if let Some(member) = self.meet(now, (from, header.epoch), announcement)
                     && !self.silent
@@ -178,6 +195,9 @@ impl Mesh {
                 let of = |asked: &Asked| asked.challenge == hello.challenge;
                 let Some(at) = self.hellos.asked.iter().position(of) else { return };
                 let joining = self.hellos.asked.remove(at).is_some_and(|asked| asked.joining);
+                if announcement.id == self.me.id {
+                    return self.meet_rival(now, announcement, true);
+                }
                 let Some(member) = self.meet(now, (from, header.epoch), announcement) else { return };
                 self.members.set_shown(member, header.epoch);
                 if joining {
@@ -185,27 +205,32 @@ impl Mesh {
                 }
                 self.retry_held(now, from);
             }
-            Why::Newer => {
-                if announcement.id == self.me.id
-                    && let Some(announcement) = self.verifier.announcement(announcement)
-                {
-                    self.other_process(now, &announcement);
-                }
-            }
+            Why::Newer if announcement.id == self.me.id => self.meet_rival(now, announcement, false),
+            Why::Newer => {}
+        }
+    }
+
+    /// Another process of this node's key asks. One that gave way often does so to hear whether this one is there.
+    fn asked_by_rival(&mut self, now: Time, to: (SocketAddr, u64), hello: &Hello<'_>, announcement: Announcement) {
+        if announcement.life() > self.me.life() {
+            self.meet_rival(now, announcement, false);
+        } else if announcement.life() < self.me.life() && self.verifier.announcement(announcement).is_some() {
+            let me = self.me.clone();
+            self.send_hello(now, to, Why::Tell, hello.challenge, &me);
+        }
+    }
+
+    fn meet_rival(&mut self, now: Time, announcement: Announcement, answers: bool) {
+        if announcement.life() != self.me.life()
+            && let Some(announcement) = self.verifier.announcement(announcement)
+        {
+            self.other_process(now, &announcement, answers);
         }
     }
 
     /// Learns an announcement that its node sent itself. Says who it is, unless it is nobody to speak with.
     fn meet(&mut self, now: Time, from: (SocketAddr, u64), announcement: Announcement) -> Option<Handle> {
         let member = announcement.id.handle();
-        if announcement.id == self.me.id {
-            if announcement.life() != self.me.life()
-                && let Some(announcement) = self.verifier.announcement(announcement)
-            {
-                self.other_process(now, &announcement);
-            }
-            return None;
-        }
         if self.store.is_removed(&announcement.id) {
             return None;
         }

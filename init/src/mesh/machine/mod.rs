@@ -4,6 +4,7 @@ mod exchange;
 mod hello;
 mod news;
 mod probe;
+mod rival;
 mod streams;
 mod update;
 
@@ -22,6 +23,7 @@ use super::{Action, Event, MILLISECOND, Malformed, SECOND, Setup, Sign, Time, Ve
 use hello::Hellos;
 use news::News;
 use probe::Probing;
+use rival::Rival;
 use streams::Streams;
 pub use update::Suspicion;
 
@@ -68,6 +70,7 @@ pub struct Mesh {
     /// The newest epoch of a mesh key that a member said it has.
     told_epoch: u64,
     renewals: u32,
+    rival: Option<Rival>,
     silent: bool,
     counts: Counts,
     last: Time,
@@ -153,6 +156,7 @@ impl Mesh {
             candidate: None,
             told_epoch: 0,
             renewals: 0,
+            rival: None,
             silent: false,
             counts: Counts::default(),
             last: now,
@@ -208,7 +212,7 @@ impl Mesh {
         }
         self.wake = Time::MAX;
         self.truce_until = self.truce_until.max(now + TRUCE);
-        self.suspicions.values_mut().for_each(|suspicion| suspicion.deadline += late + TRUCE);
+        self.suspicions.values_mut().for_each(|suspicion| suspicion.put_off(late + TRUCE));
         self.next_suspicion = self.suspicions.values().map(|s| s.deadline).min().unwrap_or(Time::MAX);
         self.probing.abandon(now);
     }
@@ -218,6 +222,7 @@ impl Mesh {
         self.expire_suspicions(now);
         self.probe_tick(now);
         self.hello_tick(now);
+        self.rival_tick(now);
         if now >= self.gossip_at {
             for to in self.members.some(GOSSIP_FANOUT, self.me.id.handle(), &mut self.random) {
                 self.send(now, to, Message::Gossip);
@@ -228,9 +233,10 @@ impl Mesh {
         if now >= self.reconnect_at {
             self.reconnect_at = now + self.random.jittered(RECONNECT_PERIOD);
             self.members.forget_before(now.saturating_sub(FORGET_AFTER));
-            match self.members.one_down(&mut self.random) {
-                // A stream needs no mesh key: perhaps one of the two has a newer one.
-                Some(down) if self.members.live() == 0 || self.random.below(2) == 0 => self.seek(now, down),
+            match self.members.one_down() {
+                // A stream needs no mesh key: perhaps one of the two has a newer one. It is likely this node's that is old
+                // where most others are down.
+                Some(down) if self.members.most_are_down() || self.random.below(2) == 0 => self.seek(now, down),
                 Some(down) => {
                     self.ping(now, down);
                 }
@@ -245,10 +251,11 @@ impl Mesh {
         self.timers().into_iter().min().unwrap_or(Time::MAX)
     }
 
-    /// When each part wants to be woken: suspicions, news, those down, probes, hellos, streams.
-    pub fn timers(&self) -> [Time; 6] {
+    /// When each part wants to be woken: suspicions, news, those down, probes, hellos, streams, another process.
+    pub fn timers(&self) -> [Time; 7] {
         let (probe, hello, stream) = (self.probing.next(), self.hellos.next(), self.streams.next());
-        [self.next_suspicion, self.gossip_at, self.reconnect_at, probe, hello, stream]
+        let rival = self.rival.as_ref().map_or(Time::MAX, Rival::next);
+        [self.next_suspicion, self.gossip_at, self.reconnect_at, probe, hello, stream, rival]
     }
 
     /// The digest of everything that this node knows.

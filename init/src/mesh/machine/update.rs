@@ -1,11 +1,9 @@
 //! What news does: claims, announcements, records and keys, each taken only if it is greater than what is held.
 
-use std::sync::Arc;
-
 use super::news::Subject;
 use super::{Mesh, TRUCE};
 use crate::mesh::announcement::{Announcement, Handle, Life, NodeId};
-use crate::mesh::envelope::{MAX_BODY, Sealer};
+use crate::mesh::envelope::MAX_BODY;
 use crate::mesh::keys::MeshKey;
 use crate::mesh::members::{Claim, Outcome, State};
 use crate::mesh::packet::Update;
@@ -17,8 +15,6 @@ const SUSPICION: Time = 3 * SECOND;
 const SUSPICION_EACH: Time = 400 * MILLISECOND;
 /// The least that is left of it to who hears late.
 const SUSPICION_LEAST: Time = 500 * MILLISECOND;
-/// How often a process gives way to another one of its node key by a newer generation, before it falls silent.
-const MAX_RENEWALS: u32 = 3;
 /// To how many a node that got a key without grace hands it on at once.
 const KEY_FANOUT: usize = 4;
 /// Longest record that news carries; a longer one is left to anti-entropy.
@@ -35,6 +31,17 @@ pub struct Suspicion {
     pub deadline: Time,
     life: Life,
     incarnation: u32,
+    /// Whether the deadline was put off, for this node could not listen or not be heard: then perhaps the member has not
+    /// heard of it.
+    put_off: bool,
+}
+
+impl Suspicion {
+    /// Gives the member more time to object.
+    pub(super) fn put_off(&mut self, by: Time) {
+        self.deadline += by;
+        self.put_off = true;
+    }
 }
 
 impl Mesh {
@@ -60,7 +67,7 @@ impl Mesh {
             if claim.life == self.me.life() {
                 self.about_me(now, claim);
             } else if let Some(announcement) = self.verifier.announcement(announcement) {
-                self.other_process(now, &announcement);
+                self.other_process(now, &announcement, false);
             }
             return;
         }
@@ -121,7 +128,7 @@ impl Mesh {
         }
     }
 
-    fn pass_on(&mut self, now: Time, subject: Subject, bytes: Vec<u8>, begun: Option<Time>) {
+    pub(super) fn pass_on(&mut self, now: Time, subject: Subject, bytes: Vec<u8>, begun: Option<Time>) {
         let times = self.times();
         self.news.add(subject, bytes, begun, times);
         let soon = now + self.random.jittered(40 * MILLISECOND);
@@ -129,11 +136,16 @@ impl Mesh {
     }
 
     fn suspect(&mut self, now: Time, handle: Handle, claim: Claim, accuser: Handle, begun: Time) {
-        let wait = SUSPICION + self.rounds() as Time * SUSPICION_EACH;
-        let deadline = (begun + wait).max(now + SUSPICION_LEAST).max(self.truce_until);
+        let deadline = (begun + self.time_to_object()).max(now + SUSPICION_LEAST);
+        let put_off = deadline < self.truce_until;
+        let deadline = deadline.max(self.truce_until);
         let Claim { life, incarnation, .. } = claim;
-        self.suspicions.insert(handle, Suspicion { accuser, begun, deadline, life, incarnation });
+        self.suspicions.insert(handle, Suspicion { accuser, begun, deadline, life, incarnation, put_off });
         self.next_suspicion = self.next_suspicion.min(deadline);
+    }
+
+    fn time_to_object(&self) -> Time {
+        SUSPICION + self.rounds() as Time * SUSPICION_EACH
     }
 
     pub(super) fn expire_suspicions(&mut self, now: Time) {
@@ -142,11 +154,26 @@ impl Mesh {
         }
         let due = self.suspicions.iter().filter(|(_, suspicion)| suspicion.deadline <= now);
         let due: Vec<(Handle, Suspicion)> = due.map(|(handle, suspicion)| (*handle, *suspicion)).collect();
-        for (handle, Suspicion { life, incarnation, .. }) in due {
+        for (handle, suspicion) in due {
+            if suspicion.put_off {
+                self.accuse_again(now, handle, suspicion);
+                continue;
+            }
+            let Suspicion { life, incarnation, .. } = suspicion;
             self.claim(now, handle, Claim { life, incarnation, state: State::Down }, None);
             self.suspicions.remove(&handle);
         }
         self.next_suspicion = self.suspicions.values().map(|s| s.deadline).min().unwrap_or(Time::MAX);
+    }
+
+    /// Says once more that a member is suspected, to itself and to others, and gives it the time to object once more.
+    fn accuse_again(&mut self, now: Time, handle: Handle, of: Suspicion) {
+        let claim = Claim { life: of.life, incarnation: of.incarnation, state: State::Suspect };
+        self.suspect(now, handle, claim, of.accuser, now);
+        let mut bytes = Vec::new();
+        Update::Brief { member: handle, claim, accuser: Some((of.accuser, 0)) }.write(&mut bytes);
+        self.pass_on(now, Subject::Member(handle), bytes, Some(now));
+        self.ping(now, handle);
     }
 
     /// Somebody claims something about this process: objects to everything but that it is alive.
@@ -164,35 +191,6 @@ impl Mesh {
         let mut bytes = Vec::new();
         Update::Brief { member: me, claim, accuser: None }.write(&mut bytes);
         self.pass_on(now, Subject::Member(me), bytes, None);
-    }
-
-    /// Another process announced itself with this node's key: one before this one, or a state that was copied or set
-    /// back. This process takes a newer generation; if the other one does so too, in the end one falls silent.
-    pub(super) fn other_process(&mut self, now: Time, other: &Announcement) {
-        if other.life() <= self.me.life() {
-            return;
-        }
-        if self.renewals >= MAX_RENEWALS {
-            self.silent = true;
-            self.out.push(Action::Displaced { by: other.address });
-            return;
-        }
-        self.renewals += 1;
-        self.renew(now, other.generation.saturating_add(1));
-    }
-
-    /// Becomes a new process in everybody's eyes: new generation, new salt, hence new keys and counters.
-    pub(super) fn renew(&mut self, now: Time, generation: u32) {
-        let salt = self.random.secret();
-        let Ok(me) = Announcement::new(&self.cluster, &self.node, generation, salt, &self.sign) else { return };
-        self.me = Arc::new(me);
-        self.sealer = Sealer::new();
-        self.out.push(Action::Generation(generation));
-        let claim = Claim { life: self.me.life(), incarnation: 0, state: State::Alive };
-        self.members.learn(self.me.clone(), claim, now, &mut self.random);
-        let (mut bytes, announcement) = (Vec::new(), self.me.bytes());
-        Update::Full { incarnation: 0, state: State::Alive, announcement: &announcement }.write(&mut bytes);
-        self.pass_on(now, Subject::Member(self.me.id.handle()), bytes, None);
     }
 
     /// Takes a record if it is newer than what is held, and does what it says.
@@ -270,7 +268,7 @@ impl Mesh {
         if !grace {
             // Whoever lacks it can't be heard: nobody is suspected for a while.
             self.truce_until = now + TRUCE;
-            self.suspicions.values_mut().for_each(|suspicion| suspicion.deadline += TRUCE);
+            self.suspicions.values_mut().for_each(|suspicion| suspicion.put_off(TRUCE));
             for peer in self.members.some(KEY_FANOUT, self.me.id.handle(), &mut self.random) {
                 self.seek(now, peer);
             }
