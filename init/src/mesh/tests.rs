@@ -344,23 +344,23 @@ fn a_removed_member_seals_in_anybodys_name_until_it_is_removed() {
     let (mut mesh, old) = (mesh(1, key(1)), Ring::new(key(1)));
     let [member, removed, unknown] = [2, 3, 4].map(|number| announcement(number, 1, number));
     let from = SocketAddr::from(([10, 0, 0, 3], 7440));
-    let ask = |mesh: &mut Mesh, who: &Announcement| {
+    let ask = |mesh: &mut Mesh, now: Time, who: &Announcement| {
         let hello = Hello { why: Why::Ask, challenge: [7; 8], announcement: &who.bytes() };
         let packet = seal_hello((&old, 0), 0, &[who.id.0[0]; 22], &hello.bytes());
-        mesh.handle(0, Event::Packet { from, bytes: &packet });
+        mesh.handle(now, Event::Packet { from, bytes: &packet });
     };
-    ask(&mut mesh, &member);
-    ask(&mut mesh, &removed);
+    ask(&mut mesh, 0, &member);
+    ask(&mut mesh, 0, &removed);
     let mut sealer = Sealer::new();
-    let mut gossip = |mesh: &mut Mesh, about: &Announcement| {
+    let mut gossip = |mesh: &mut Mesh, now: Time, about: &Announcement| {
         let claim = Claim { life: about.life(), incarnation: 0, state: State::Down };
         let updates = vec![Update::Brief { member: about.id.handle(), claim, accuser: None }];
         let body = Body { message: Message::Gossip, digest: 0, updates }.bytes();
         let packet = sealer.seal((&old, 0), &member, (&mesh.me().clone(), 0), &body).expect("a counter");
-        mesh.handle(0, Event::Packet { from, bytes: &packet });
+        mesh.handle(now, Event::Packet { from, bytes: &packet });
         (mesh.counts().accepted, mesh.member(&about.id).map(|member| member.state))
     };
-    assert_eq!(gossip(&mut mesh, &removed), (1, Some(State::Down)), "in the name of another member, of whomever");
+    assert_eq!(gossip(&mut mesh, 0, &removed), (1, Some(State::Down)), "in the name of another member, of whomever");
 
     let signer = control_plane(5);
     let commitment = [key(2).commitment().as_slice(), &[0]].concat();
@@ -371,9 +371,9 @@ fn a_removed_member_seals_in_anybodys_name_until_it_is_removed() {
     }
     mesh.handle(0, Event::Key(&key(2)));
     let before = mesh.digest();
-    assert_eq!(gossip(&mut mesh, &member), (1, Some(State::Alive)));
-    ask(&mut mesh, &removed);
-    ask(&mut mesh, &unknown);
+    assert_eq!(gossip(&mut mesh, SECOND, &member), (1, Some(State::Alive)));
+    ask(&mut mesh, SECOND, &removed);
+    ask(&mut mesh, SECOND, &unknown);
     assert!(mesh.member(&removed.id).is_none() && mesh.member(&unknown.id).is_none());
     assert_eq!((mesh.digest(), mesh.counts().accepted, mesh.key_epoch()), (before, 1, 2));
 }
