@@ -224,7 +224,7 @@ struct Run {
 impl Run {
     fn start() -> Result<Self> {
         able()?;
-        host::host_packages(&["curl", "fdisk", "iproute2", "systemd", "util-linux"])?;
+        host::host_packages(&["curl", "ethtool", "fdisk", "iproute2", "systemd", "util-linux"])?;
         let cache = Cache::open()?;
         let folder = disks(cache.root()).join(std::process::id().to_string());
         let janitor = Janitor::hire(&folder)?;

@@ -61,6 +61,13 @@ impl Network {
         let tap = format!("tap{number}");
         if self.ip(&["link", "show", &tap]).is_err() {
             self.ip(&["tuntap", "add", &tap, "mode", "tap"])?;
+            // User-mode Linux takes no frame that is longer than its MTU: what another machine's card left whole would be
+            // lost, and sent again after a pause.
+            let whole = ["-K", &tap, "tx", "off", "tso", "off", "gso", "off"];
+            run(
+                Command::new("ip").args(["netns", "exec", &self.namespace, "ethtool"]).args(whole),
+                "have frames cut to a machine's MTU",
+            )?;
         }
         self.ip(&["link", "set", &tap, "master", BRIDGE, "up"])?;
         Ok(tap)

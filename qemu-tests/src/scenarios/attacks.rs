@@ -1,4 +1,4 @@
-//! Attacks that need pods and a worker: they share the cluster of [`super::join`].
+//! Attacks that need pods and a worker: they share one cluster.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -10,40 +10,67 @@ use kubeboot::enrolment::PORT;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 use serde_json::{Value, json};
 
-use super::join::{FOUNDER, Tokens, WORKER};
-use super::workload;
+use super::join::{FOUNDER, Tokens, WORKER, await_node, founder_of, use_both, worker_of};
+use super::{founder, workload};
 use crate::kubectl::Kubectl;
 use crate::machine::network::Network;
+use crate::scenario::{Needs, ONE, Scenario, Stage, stop};
 use crate::wait::{Look, until};
 
 const LIMIT: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Pods that have read the kernel command line and found a token there.
-///
-/// # Errors
-/// One of them gets somewhere.
-pub(super) fn from_pods(kubectl: &Kubectl, tokens: &Tokens) -> Result<()> {
-    pods_are_kept_from_enrolment(kubectl)?;
-    no_token_is_a_credential_of_kubernetes(kubectl, tokens)
+/// The scenarios of this file.
+pub const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "Pods and a worker that was taken over get nothing by tokens, by IPv6 or by certificate requests",
+    needs: Needs { machines: 2, ..ONE },
+    long: true,
+    run: attacks_fail,
+}];
+
+fn attacks_fail(stage: &mut Stage) -> Result<()> {
+    let tokens = Tokens::new(stage);
+    let images = founder::images(stage)?;
+    let (spec, worker) = (founder_of(stage, &tokens, &images)?, worker_of(stage, &tokens, &images)?);
+    let machine = stage.start(spec)?;
+    let mut worker = stage.start(worker)?;
+    let mut founded = stage.ready(machine)?;
+    let kubectl = &founded.kubectl;
+    await_node(kubectl, WORKER, &*worker)
+        .and_then(|()| use_both(kubectl))
+        .and_then(|()| pods_are_kept_from_every_node(kubectl))
+        .and_then(|()| no_token_is_a_credential_of_kubernetes(kubectl, &tokens))
+        .and_then(|()| by_requests(kubectl))
+        .inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
+    stop(&mut *worker)?;
+    stop(&mut *founded.machine)
 }
 
-/// Pods of both kinds, on both machines, ask for the port of enrolment, at the founder and at the worker, which serves
-/// operators there; the rules that drop this count it. The worker, which is no pod, joined through the same port.
-fn pods_are_kept_from_enrolment(kubectl: &Kubectl) -> Result<()> {
-    let (founder, worker) = (Network::address(0), Network::address(1));
-    for (node, asked, of_pods) in
-        [(FOUNDER, &founder, "input"), (WORKER, &founder, "forward"), (WORKER, &worker, "input")]
-    {
-        is_dropped(kubectl, node, &format!("client-{node}"), of_pods, asked)?;
-        is_dropped(kubectl, node, &format!("node-{node}"), "output", asked)?;
+/// Pods of both kinds, on both machines, ask for the port of enrolment; the rules that drop this count it. The worker,
+/// which is no pod, joined through the same port.
+///
+/// # Errors
+/// A pod's packet is not dropped.
+pub(super) fn pods_are_kept_from_enrolment(kubectl: &Kubectl) -> Result<()> {
+    let founder = Network::address(0);
+    for (node, of_pods) in [(FOUNDER, "input"), (WORKER, "forward")] {
+        is_dropped(kubectl, node, &format!("client-{node}"), of_pods, &founder)?;
+        is_dropped(kubectl, node, &format!("node-{node}"), "output", &founder)?;
     }
-    for node in [FOUNDER, WORKER] {
+    Ok(())
+}
+
+/// The same at the worker, which serves operators there, and by IPv6.
+fn pods_are_kept_from_every_node(kubectl: &Kubectl) -> Result<()> {
+    pods_are_kept_from_enrolment(kubectl)?;
+    let worker = Network::address(1);
+    is_dropped(kubectl, WORKER, &format!("client-{WORKER}"), "input", &worker)?;
+    is_dropped(kubectl, WORKER, &format!("node-{WORKER}"), "output", &worker)?;
+    for (node, other) in [(FOUNDER, WORKER), (WORKER, FOUNDER)] {
         // The pods' network has IPv4 addresses here; but every interface has a link-local address of IPv6, too.
         let bridge = link_local(&workload::on(kubectl, Some(node), &INTERFACES)?, |name| name == "cni0")?;
         let pod = link_local(&kubectl.exec(&format!("client-{node}"), &INTERFACES)?, |name| name != "lo")?;
         is_dropped(kubectl, node, &format!("client-{node}"), "input", &format!("{}%{}", bridge.0, pod.1))?;
-        let other = if node == FOUNDER { WORKER } else { FOUNDER };
         let network = |name: &str| name.starts_with('e') || name.starts_with("vec");
         let there = link_local(&workload::on(kubectl, Some(other), &INTERFACES)?, network)?;
         let here = link_local(&workload::on(kubectl, Some(node), &INTERFACES)?, network)?;
@@ -109,7 +136,7 @@ fn no_token_is_a_credential_of_kubernetes(kubectl: &Kubectl, tokens: &Tokens) ->
 ///
 /// # Errors
 /// A request is not refused, or not for the reason that it should be.
-pub(super) fn by_requests(kubectl: &Kubectl) -> Result<()> {
+fn by_requests(kubectl: &Kubectl) -> Result<()> {
     let of_kubelets = "kubelets' certificates are issued by kubeboot alone";
     let of_nodes = "a node gets its certificates from kubeboot";
     // NodeRestriction comes first, with others' names.

@@ -14,12 +14,20 @@ use crate::machine::{Machine, Spec, Volume, report};
 use crate::scenario::{Founded, Needs, ONE, Scenario, Stage, TO_READY, says, stop};
 
 /// The scenarios of this file.
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "A worker finds its cluster on the local network, of two clusters with one seed it chooses none",
-    needs: Needs { machines: 5, ..ONE },
-    long: false,
-    run: found_and_refused,
-}];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "A worker finds its cluster on the local network, and a second founder with the same seed refuses",
+        needs: Needs { machines: 3, ..ONE },
+        long: false,
+        run: found_and_refused,
+    },
+    Scenario {
+        name: "Two founders of one seed that could not hear each other are told, and a worker chooses neither",
+        needs: Needs { machines: 3, ..ONE },
+        long: true,
+        run: two_clusters,
+    },
+];
 
 /// The second founder's name.
 const TWIN: &str = "twin";
@@ -40,8 +48,6 @@ fn found_and_refused(stage: &mut Stage) -> Result<()> {
     let mut worker = stage.start(spec)?;
     let place = format!("on the local network of {} (multicast to {GROUP_IPV4}", Network::address(1));
     worker.console().wait_for_text(&place, TO_READY)?;
-    let mut rival = stage.start(founder_named(stage, RIVAL, RIVALS_PLACE, &tokens, &images)?)?;
-    stage.network.cut(RIVALS_PLACE)?;
     let spec = founder_of(stage, &tokens, &images)?;
     let machine = stage.start(spec)?;
     let mut founded = stage.ready(machine)?;
@@ -52,10 +58,21 @@ fn found_and_refused(stage: &mut Stage) -> Result<()> {
     let mut twin = stage.start(spec)?;
     refuses(&*twin, &founded.cluster)?;
     twin.cut_power()?;
-    two_clusters_are_told_and_none_is_chosen(stage, &founded, &*rival, &tokens, &images)
-        .inspect_err(|_| founded.kubectl.describe(&log))?;
-    rival.cut_power()?;
     stop(&mut *worker)?;
+    stop(&mut *founded.machine)
+}
+
+fn two_clusters(stage: &mut Stage) -> Result<()> {
+    let tokens = Tokens::new(stage);
+    let images = founder::images(stage)?;
+    let mut rival = stage.start(founder_named(stage, RIVAL, RIVALS_PLACE, &tokens, &images)?)?;
+    stage.network.cut(RIVALS_PLACE)?;
+    let spec = founder_of(stage, &tokens, &images)?;
+    let machine = stage.start(spec)?;
+    let mut founded = stage.ready(machine)?;
+    two_clusters_are_told_and_none_is_chosen(stage, &founded, &*rival, &tokens, &images)
+        .inspect_err(|_| founded.kubectl.describe(&stage.folder.join("cluster.log")))?;
+    rival.cut_power()?;
     stop(&mut *founded.machine)
 }
 

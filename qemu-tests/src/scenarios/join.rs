@@ -50,8 +50,7 @@ fn a_worker_joins(stage: &mut Stage) -> Result<()> {
             start.elapsed().as_secs_f64()
         );
         use_both(kubectl)?;
-        attacks::from_pods(kubectl, &tokens)?;
-        attacks::by_requests(kubectl)?;
+        attacks::pods_are_kept_from_enrolment(kubectl)?;
         tokens_are_made_and_revoked(kubectl)
     });
     used.inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
@@ -164,7 +163,7 @@ pub(super) fn await_node(kubectl: &Kubectl, node: &str, machine: &dyn Machine) -
 }
 
 /// Pods on both machines, each other's Services, logs and exec; and the worker's way to the API server.
-fn use_both(kubectl: &Kubectl) -> Result<()> {
+pub(super) fn use_both(kubectl: &Kubectl) -> Result<()> {
     kubectl.wait_for_pods("kube-system", TO_READY)?;
     kubectl.wait_for("the default service account", LIMIT, &["get", "serviceaccount", "default"], |_| true)?;
     kubectl.apply(&pods())?;

@@ -33,6 +33,7 @@ pub fn all() -> Vec<&'static Scenario> {
         join::SCENARIOS,
         discovery::SCENARIOS,
         operators::SCENARIOS,
+        attacks::SCENARIOS,
         releases::SCENARIOS,
         power_cut::SCENARIOS,
         reset::SCENARIOS,

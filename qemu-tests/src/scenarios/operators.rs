@@ -18,12 +18,20 @@ use crate::scenario::{Needs, ONE, Scenario, Stage, stop};
 use crate::wait::{Look, until};
 
 /// The scenarios of this file.
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "Operators command their cluster over the network, and nobody else does",
-    needs: Needs { machines: 2, ..ONE },
-    long: false,
-    run: operators_command_the_cluster,
-}];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "Operators command their cluster over the network, and nobody else does",
+        needs: Needs { machines: 2, ..ONE },
+        long: false,
+        run: operators_command_the_cluster,
+    },
+    Scenario {
+        name: "A worker answers operators, and nobody else, also when its control plane has no power",
+        needs: Needs { machines: 2, ..ONE },
+        long: true,
+        run: a_worker_answers,
+    },
+];
 
 /// How long what is done in a moment may take on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -38,7 +46,7 @@ fn operators_command_the_cluster(stage: &mut Stage) -> Result<()> {
     let mut spec = founder_of(stage, &tokens, &images)?;
     spec.words.push(format!("kubeboot.operator=\"{}\"", public(&ann)?));
     let worker = worker_of(stage, &tokens, &images)?;
-    let machine = stage.start(spec.clone())?;
+    let machine = stage.start(spec)?;
     let mut worker = stage.start(worker)?;
     let mut founded = stage.ready(machine)?;
     let desk = Desk::new(stage, &founded.kubectl, &tokens)?;
@@ -46,17 +54,34 @@ fn operators_command_the_cluster(stage: &mut Stage) -> Result<()> {
         .and_then(|()| people(&desk, &founded.kubectl, &ann))
         .and_then(|()| operators(&desk, &ann, &bob))
         .and_then(|()| strangers(&desk, &ann, &eve))
-        .and_then(|()| a_worker_is_asked(&desk, &ann, &bob, &eve))
         .and_then(|()| no_secret_leaves(&desk, &ann, &tokens))
-        .and_then(|()| [FOUNDER, WORKER].iter().try_for_each(|node| no_secret_stays(&founded.kubectl, node, &tokens)));
+        .and_then(|()| [FOUNDER, WORKER].iter().try_for_each(|node| no_secret_stays(&founded.kubectl, node, &tokens)))
+        .and_then(|()| a_node_is_removed(&desk, &founded.kubectl, &ann));
+    done.inspect_err(|_| founded.kubectl.describe(&stage.folder.join("cluster.log")))?;
+    stop(&mut *worker)?;
+    stop(&mut *founded.machine)
+}
+
+fn a_worker_answers(stage: &mut Stage) -> Result<()> {
+    let tokens = Tokens::new(stage);
+    let (ann, bob, eve) = (key(stage, "ann")?, key(stage, "bob")?, key(stage, "eve")?);
+    let images = founder::images(stage)?;
+    let mut spec = founder_of(stage, &tokens, &images)?;
+    spec.words.push(format!("kubeboot.operator=\"{}\"", public(&ann)?));
+    let worker = worker_of(stage, &tokens, &images)?;
+    let machine = stage.start(spec.clone())?;
+    let mut worker = stage.start(worker)?;
+    let mut founded = stage.ready(machine)?;
+    let desk = Desk::new(stage, &founded.kubectl, &tokens)?;
+    let done = await_node(&founded.kubectl, WORKER, &*worker)
+        .and_then(|()| operators(&desk, &ann, &bob))
+        .and_then(|()| a_worker_is_asked(&desk, &ann, &bob, &eve));
     done.inspect_err(|_| founded.kubectl.describe(&stage.folder.join("cluster.log")))?;
     // Without any control plane: that is when a worker's logs are wanted most.
     founded.machine.cut_power()?;
     a_worker_alone_is_asked(&desk, &ann, &eve)?;
     founded.machine = stage.start(spec)?;
-    let done = await_node(&founded.kubectl, FOUNDER, &*founded.machine)
-        .and_then(|()| await_status(&desk, &ann))
-        .and_then(|()| a_node_is_removed(&desk, &founded.kubectl, &ann));
+    let done = await_node(&founded.kubectl, FOUNDER, &*founded.machine).and_then(|()| await_status(&desk, &ann));
     done.inspect_err(|_| founded.kubectl.describe(&stage.folder.join("cluster.log")))?;
     stop(&mut *worker)?;
     stop(&mut *founded.machine)

@@ -64,9 +64,7 @@ impl Backend for Uml {
         if spec.connected {
             let tap = network.tap(spec.number)?;
             let hardware = Network::hardware_address(spec.number);
-            // With room for frames that another machine's card left whole: cut short, they are lost, and sent again each after
-            // a pause.
-            command.arg(format!("vec0:transport=tap,ifname={tap},mac={hardware},depth=128,gro=1"));
+            command.arg(format!("vec0:transport=tap,ifname={tap},mac={hardware},depth=128"));
         }
         command.arg(format!("uml_dir={}/", sockets.path().display()));
         let shm = PathBuf::from("/dev/shm");
