@@ -16,9 +16,11 @@ use crate::machine::network::{GATEWAY, Network};
 use crate::machine::{Backend, Machine, Reach, Spec, Start};
 use crate::transcript::Transcript;
 use crate::wait::{Look, until};
+use processor::Processor;
 
 pub mod kernel;
 pub mod mconsole;
+pub mod processor;
 
 /// User-mode Linux on this host.
 pub struct Uml {
@@ -55,10 +57,12 @@ impl Backend for Uml {
         ensure!(spec.start == Start::Kernel, "user-mode Linux has no firmware to start {} from", spec.name);
         // A folder with a short name: the path of a socket has at most 108 bytes.
         let sockets = tempfile::tempdir().context("can't make a folder for the control socket")?;
+        let processor = Processor::take()?;
         // The machine goes when this process does, however it ends.
         let mut command = Command::new("setpriv");
         command
-            .args(["--pdeathsig", "KILL", "ip", "netns", "exec", network.namespace()])
+            .args(["--pdeathsig", "KILL", "taskset", "--cpu-list", &processor.number().to_string()])
+            .args(["ip", "netns", "exec", network.namespace()])
             .arg(&self.program)
             .args(self.arguments(spec)?);
         if spec.connected {
@@ -84,7 +88,7 @@ impl Backend for Uml {
         let url = format!("https://{}:6443", Network::address(spec.number));
         let api = Reach { namespace: Some(network.namespace().to_owned()), url };
         let name = spec.name.clone();
-        Ok(Box::new(UmlMachine { name, child, keyboard, console, report, control, api, _sockets: sockets }))
+        Ok(Box::new(UmlMachine { name, child, keyboard, console, report, control, api, _processor: processor, _sockets: sockets }))
     }
 }
 
@@ -135,6 +139,8 @@ struct UmlMachine {
     report: Transcript,
     control: PathBuf,
     api: Reach,
+    /// Given back with the machine.
+    _processor: Processor,
     /// Removed with the machine.
     _sockets: TempDir,
 }
