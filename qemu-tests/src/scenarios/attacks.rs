@@ -71,23 +71,40 @@ fn pods_are_kept_from_every_node(kubectl: &Kubectl) -> Result<()> {
         let bridge = link_local(&workload::on(kubectl, Some(node), &INTERFACES)?, |name| name == "cni0")?;
         let pod = link_local(&kubectl.exec(&format!("client-{node}"), &INTERFACES)?, |name| name != "lo")?;
         is_dropped(kubectl, node, &format!("client-{node}"), "input", &format!("{}%{}", bridge.0, pod.1))?;
-        let network = |name: &str| name.starts_with('e') || name.starts_with("vec");
-        let there = link_local(&workload::on(kubectl, Some(other), &INTERFACES)?, network)?;
-        let here = link_local(&workload::on(kubectl, Some(node), &INTERFACES)?, network)?;
+        let (there, here) = (on_the_network(kubectl, other)?, on_the_network(kubectl, node)?);
         is_dropped(kubectl, node, &format!("node-{node}"), "output", &format!("{}%{}", there.0, here.1))?;
     }
     Ok(())
 }
 
+/// A machine's link-local address on the network of all of them. A kernel command line with a fixed address leaves the
+/// interface without one, so it gets one.
+fn on_the_network(kubectl: &Kubectl, node: &str) -> Result<(Ipv6Addr, String)> {
+    let links = workload::on(kubectl, Some(node), &["ls", "/sys/class/net"])?;
+    let wanted = |name: &str| name.starts_with("en") || name.starts_with("vec");
+    let link = links.split_whitespace().find(|name| wanted(name)).with_context(|| format!("no network in {links}"))?;
+    let look = || link_local(&workload::on(kubectl, Some(node), &INTERFACES)?, wanted);
+    if let Ok(found) = look() {
+        return Ok(found);
+    }
+    let address = format!("fe80::77:{}/64", if node == FOUNDER { 1 } else { 2 });
+    kubectl.exec(&format!("node-{node}"), &["ip", "-6", "address", "add", &address, "dev", link])?;
+    until(&format!("{node} to have {address}"), LIMIT, PAUSE, || Look::from_result(look()))
+}
+
 const INTERFACES: [&str; 2] = ["cat", "/proc/net/if_inet6"];
 
-/// The link-local address of an interface, and its name.
+/// What the kernel says of an address that it still looks for twins of (IFA_F_TENTATIVE).
+const TENTATIVE: u8 = 0x40;
+
+/// The link-local address of an interface, in use, and the interface's name.
 fn link_local(interfaces: &str, wanted: impl Fn(&str) -> bool) -> Result<(Ipv6Addr, String)> {
     let of = |line: &str| {
         let mut words = line.split_whitespace();
         let address = u128::from_str_radix(words.next()?, 16).ok().map(Ipv6Addr::from)?;
         let name = words.next_back()?;
-        (address.is_unicast_link_local() && wanted(name)).then(|| (address, name.to_owned()))
+        let flags = u8::from_str_radix(words.next_back()?, 16).ok()?;
+        (flags & TENTATIVE == 0 && address.is_unicast_link_local() && wanted(name)).then(|| (address, name.to_owned()))
     };
     interfaces.lines().find_map(of).with_context(|| format!("no link-local address in:\n{interfaces}"))
 }
@@ -246,6 +263,7 @@ mod tests {
     fn link_local_addresses_are_read_with_their_interface() {
         let interfaces = "00000000000000000000000000000001 01 80 10 80       lo\n\
                           fe800000000000000077 02 40 20 80 bad\n\
+                          fe800000000000000077fffe00000001 02 40 20 c0     eth0\n\
                           fe800000000000000077fffe000000aa 02 40 20 80     eth0\n";
         let found = link_local(interfaces, |name| name != "lo").unwrap();
         assert_eq!(found, ("fe80::77:fffe:0:aa".parse().unwrap(), "eth0".to_owned()));

@@ -93,7 +93,7 @@ fn two_clusters_are_told_and_none_is_chosen(
     stage.network.tap(RIVALS_PLACE)?;
     let healed = Instant::now();
     for (machine, own, other) in [(&*founded.machine, &founded.cluster, &other), (rival, &other, &founded.cluster)] {
-        let told = format!("two clusters were founded from one seed: this one, {own}, and cluster {other} at ");
+        let told = format!("two clusters were founded from one seed: this one, {own}, and {other} at ");
         machine.console().wait_for_text(&told, TO_READY)?;
     }
     println!("       both founders said so {:.0} s after they could hear each other", healed.elapsed().as_secs_f64());
