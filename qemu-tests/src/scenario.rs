@@ -233,8 +233,16 @@ pub fn configured(machine: &dyn Machine) -> Result<()> {
 /// # Errors
 /// It does not stop.
 pub fn stop(machine: &mut dyn Machine) -> Result<()> {
-    machine.press_power()?;
-    machine.wait_stopped(TO_STOP)
+    stop_all([machine])
+}
+
+/// Shuts machines down in order, all at once.
+///
+/// # Errors
+/// One does not stop.
+pub fn stop_all<const COUNT: usize>(mut machines: [&mut dyn Machine; COUNT]) -> Result<()> {
+    machines.iter_mut().try_for_each(|machine| machine.press_power())?;
+    machines.into_iter().try_for_each(|machine| machine.wait_stopped(TO_STOP))
 }
 
 /// Checks that a text on a console has each of these parts.

@@ -23,7 +23,8 @@ pub mod tools;
 
 use std::path::{Path, PathBuf};
 
-/// The root of this repository, as it was when this program was compiled (cargo compiles it anew in another checkout).
+/// The root of this repository, as it was when this program was compiled (`image/target.sh` has it compiled anew for another
+/// checkout).
 #[must_use]
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default()

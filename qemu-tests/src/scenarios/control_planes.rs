@@ -11,7 +11,7 @@ use super::{founder, workload};
 use crate::kubectl::{Forward, Kubectl};
 use crate::machine::network::Network;
 use crate::machine::{Machine, Spec, Volume};
-use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, stop};
+use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, stop_all};
 use crate::wait::{Look, until};
 
 /// The scenarios of this file.
@@ -78,10 +78,7 @@ fn three_control_planes(stage: &mut Stage) -> Result<()> {
     worker.cut_power()?;
     let mut worker = a_removed_worker_stays_out(stage, &kubectl, worker_spec)
         .inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
-    for machine in [&mut worker, &mut other, &mut third, &mut second, &mut replaced] {
-        stop(&mut **machine)?;
-    }
-    Ok(())
+    stop_all([&mut *worker, &mut *other, &mut *third, &mut *second, &mut *replaced])
 }
 
 /// Runs kubeboot on a node, and gives what it said, whether it failed or not.

@@ -11,7 +11,7 @@ use super::founder;
 use super::join::{Tokens, WORKER, await_node, founder_named, founder_of, joiner_of};
 use crate::machine::network::Network;
 use crate::machine::{Machine, Spec, Volume, report};
-use crate::scenario::{Founded, Needs, ONE, Scenario, Stage, TO_READY, says, stop};
+use crate::scenario::{Founded, Needs, ONE, Scenario, Stage, TO_READY, says, stop, stop_all};
 
 /// The scenarios of this file.
 pub const SCENARIOS: &[Scenario] = &[
@@ -24,7 +24,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "Two founders of one seed that could not hear each other are told, and a worker chooses neither",
         needs: Needs { machines: 3, ..ONE },
-        long: true,
+        long: false,
         run: two_clusters,
     },
 ];
@@ -58,8 +58,7 @@ fn found_and_refused(stage: &mut Stage) -> Result<()> {
     let mut twin = stage.start(spec)?;
     refuses(&*twin, &founded.cluster)?;
     twin.cut_power()?;
-    stop(&mut *worker)?;
-    stop(&mut *founded.machine)
+    stop_all([&mut *worker, &mut *founded.machine])
 }
 
 fn two_clusters(stage: &mut Stage) -> Result<()> {

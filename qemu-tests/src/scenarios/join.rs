@@ -12,7 +12,7 @@ use crate::kubectl::Kubectl;
 use crate::machine::network::Network;
 use crate::machine::{Machine, Spec, Volume};
 use crate::oci::BUSYBOX;
-use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, stop};
+use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, stop_all};
 use crate::wait::{Look, until};
 
 /// The scenarios of this file.
@@ -65,8 +65,7 @@ fn a_worker_joins(stage: &mut Stage) -> Result<()> {
         .with_context(|| crate::transcript::last_lines(&worker.console().text(), 30))?;
     await_node(kubectl, WORKER, &*worker)?;
     certificates_are_renewed_in_time(kubectl).inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
-    stop(&mut *worker)?;
-    stop(&mut *founded.machine)
+    stop_all([&mut *worker, &mut *founded.machine])
 }
 
 /// The id of a node's boot, as its kubelet reports it.
@@ -255,6 +254,8 @@ fn pods() -> String {
             "spec": {
                 "nodeSelector": { "kubernetes.io/hostname": node },
                 "tolerations": [{ "operator": "Exists" }], "terminationGracePeriodSeconds": 1,
+                // Process 1 of its own, a program of busybox's would not hear that it is to end.
+                "shareProcessNamespace": true,
                 "containers": [
                     { "name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "command": command },
                 ],

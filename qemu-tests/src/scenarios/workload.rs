@@ -46,7 +46,8 @@ fn pods() -> String {
     let pod = |name: &str, command: &[&str]| {
         json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "labels": { "app": name } },
-            "spec": { "terminationGracePeriodSeconds": 1, "containers": [
+            // Process 1 of its own, a program of busybox's would not hear that it is to end.
+            "spec": { "shareProcessNamespace": true, "terminationGracePeriodSeconds": 1, "containers": [
                 { "name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "command": command },
             ] },
         })

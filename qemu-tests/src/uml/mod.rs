@@ -88,7 +88,17 @@ impl Backend for Uml {
         let url = format!("https://{}:6443", Network::address(spec.number));
         let api = Reach { namespace: Some(network.namespace().to_owned()), url };
         let name = spec.name.clone();
-        Ok(Box::new(UmlMachine { name, child, keyboard, console, report, control, api, _processor: processor, _sockets: sockets }))
+        Ok(Box::new(UmlMachine {
+            name,
+            child,
+            keyboard,
+            console,
+            report,
+            control,
+            api,
+            _processor: processor,
+            _sockets: sockets,
+        }))
     }
 }
 
