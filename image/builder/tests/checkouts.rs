@@ -1,4 +1,5 @@
 //! Two checkouts that compile into one folder.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used, reason = "a test that compiles")]
 
 use std::fs;
 use std::path::Path;

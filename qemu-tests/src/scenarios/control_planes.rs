@@ -15,12 +15,25 @@ use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, stop_all};
 use crate::wait::{Look, until};
 
 /// The scenarios of this file.
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "Control planes join at once, the API outlives one of three, and a new machine replaces it",
-    needs: Needs { machines: 5, ..ONE },
-    long: false,
-    run: three_control_planes,
-}];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "Control planes join at once, the API outlives one of three, and a new machine replaces it",
+        needs: Needs { machines: 5, ..ONE },
+        long: false,
+        run: three_control_planes,
+    },
+    Scenario {
+        name: "Power cuts while a control plane joins are finished by its next boot, with two members of etcd",
+        needs: Needs { machines: 2, ..ONE },
+        long: false,
+        run: cut_while_it_joins,
+    },
+];
+
+/// How often the power is cut, and within what time from power-on, in milliseconds: until a little after an unloaded host's
+/// machine has its API server.
+const CUTS: usize = 4;
+const WINDOW: std::ops::Range<u64> = 5_000..30_000;
 
 /// The further control planes' names.
 const SECOND: &str = "second";
@@ -79,6 +92,52 @@ fn three_control_planes(stage: &mut Stage) -> Result<()> {
     let mut worker = a_removed_worker_stays_out(stage, &kubectl, worker_spec)
         .inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
     stop_all([&mut *worker, &mut *other, &mut *third, &mut *second, &mut *replaced])
+}
+
+/// A control plane joins, and its power is cut, and again; then it is left to finish.
+fn cut_while_it_joins(stage: &mut Stage) -> Result<()> {
+    let tokens = Tokens::new(stage);
+    let images = founder::images(stage)?;
+    let spec = founder_of(stage, &tokens, &images)?;
+    let machine = stage.start(spec)?;
+    let mut founded = stage.ready(machine)?;
+    let kubectl = &founded.kubectl;
+    let spec = joiner_of(stage, Joiner::ControlPlane, SECOND, 2, &tokens, &images)?;
+    for _ in 0..CUTS {
+        let moment = Duration::from_millis(stage.random.within(WINDOW));
+        let power_on = Instant::now();
+        let mut machine = stage.start(spec.clone())?;
+        while let Some(left) = moment.checked_sub(power_on.elapsed()) {
+            std::thread::park_timeout(left);
+        }
+        machine.cut_power()?;
+        let members = members_of_etcd(kubectl).unwrap_or_else(|error| format!("{error:#}"));
+        println!("       cut {:.1} s after power-on, etcd has: {members}", moment.as_secs_f64());
+    }
+    let mut second = stage.start(spec)?;
+    let joined = await_node(kubectl, SECOND, &*second).and_then(|()| await_servers(kubectl, &[0, 2]));
+    joined.and_then(|()| two_members_vote(kubectl)).inspect_err(|_| {
+        kubectl.describe(&stage.folder.join("cluster.log"));
+    })?;
+    stop_all([&mut *second, &mut *founded.machine])
+}
+
+/// etcd's members as etcdctl lists them on the founder, which etcd has to be able to decide for.
+fn members_of_etcd(kubectl: &Kubectl) -> Result<String> {
+    let pki = |file: &str| format!("{}/etcd/{file}", kubeboot::paths::PKI);
+    let (ca, certificate, key) = (pki("ca.crt"), pki("server.crt"), pki("server.key"));
+    let files = ["--cacert", &ca, "--cert", &certificate, "--key", &key];
+    let list = [&["/run/kubeboot/slot/bin/etcdctl"][..], &files, &["member", "list"]].concat();
+    Ok(workload::on(kubectl, Some(FOUNDER), &list)?.trim().replace('\n', "; "))
+}
+
+/// Each machine is a member of etcd with a vote, once; a learner's line ends with true.
+fn two_members_vote(kubectl: &Kubectl) -> Result<()> {
+    let members = members_of_etcd(kubectl)?;
+    let each: Vec<&str> = members.split("; ").collect();
+    let votes = |name: &str| each.iter().filter(|line| line.contains(name) && line.ends_with("false")).count();
+    ensure!(each.len() == 2 && votes(FOUNDER) == 1 && votes(SECOND) == 1, "etcd has the members: {members}");
+    Ok(())
 }
 
 /// Runs kubeboot on a node, and gives what it said, whether it failed or not.
@@ -210,9 +269,14 @@ fn a_removed_worker_stays_out(stage: &mut Stage, kubectl: &Kubectl, spec: Spec) 
 
 /// Three API servers serve, which needs as many members of etcd with a vote: each asks only the one beside it.
 fn await_members(kubectl: &Kubectl) -> Result<()> {
-    let expected = [0, 2, 3].map(Network::address);
+    await_servers(kubectl, &[0, 2, 3])
+}
+
+/// The machines of these numbers serve the API.
+fn await_servers(kubectl: &Kubectl, numbers: &[u8]) -> Result<()> {
+    let expected: Vec<String> = numbers.iter().map(|number| Network::address(*number)).collect();
     let slice = ["get", "endpointslice", "kubernetes", "-o", "jsonpath={.endpoints[*].addresses[0]}"];
-    kubectl.wait_for("three API servers", TO_READY, &slice, |found| {
+    kubectl.wait_for(&format!("{} API servers", numbers.len()), TO_READY, &slice, |found| {
         expected.iter().all(|address| found.split_whitespace().any(|one| one == address.as_str()))
     })?;
     Ok(())

@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kubeboot::paths;
+use kubeboot::timeline::What;
 use kubeboot::token::{Joiner, Seed};
 use serde_json::{Value, json};
 
 use super::{attacks, founder, workload};
 use crate::kubectl::Kubectl;
 use crate::machine::network::Network;
-use crate::machine::{Machine, Spec, Volume};
+use crate::machine::{Machine, Spec, Volume, report};
 use crate::oci::BUSYBOX;
 use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, stop_all};
 use crate::wait::{Look, until};
@@ -41,6 +42,8 @@ fn a_worker_joins(stage: &mut Stage) -> Result<()> {
     let to_found = start.elapsed();
     let start = Instant::now();
     let mut spec = worker_of(stage, &tokens, &images)?;
+    // It finds its cluster on the network by itself.
+    spec.words.retain(|word| !word.starts_with("kubeboot.join="));
     let mut worker = stage.start(spec.clone())?;
     let ready = await_node(kubectl, WORKER, &*worker);
     let used = ready.and_then(|()| {
@@ -48,6 +51,10 @@ fn a_worker_joins(stage: &mut Stage) -> Result<()> {
             "       founder Ready after {:.0} s, worker after {:.0} s more",
             to_found.as_secs_f64(),
             start.elapsed().as_secs_f64()
+        );
+        println!(
+            "       from where it looked for its cluster to its certificates: {:.0} ms",
+            admitted(&*worker)? * 1000.0
         );
         use_both(kubectl)?;
         attacks::pods_are_kept_from_enrolment(kubectl)?;
@@ -68,6 +75,16 @@ fn a_worker_joins(stage: &mut Stage) -> Result<()> {
     stop_all([&mut *worker, &mut *founded.machine])
 }
 
+/// How many seconds a machine took to find its cluster and to be admitted, certificates and all, as it reports.
+pub(super) fn admitted(machine: &dyn Machine) -> Result<f64> {
+    let events = report::events(&machine.report().text());
+    let taken = events.iter().find_map(|event| match &event.what {
+        What::Step { step, seconds, .. } if step == "be admitted by a control plane" => Some(*seconds),
+        _ => None,
+    });
+    taken.context("the machine reports no admission")
+}
+
 /// The id of a node's boot, as its kubelet reports it.
 const BOOT: &str = "jsonpath={.status.nodeInfo.bootID}";
 
@@ -86,6 +103,11 @@ impl Tokens {
     /// The founder's.
     pub(super) fn seed(&self) -> &str {
         &self.seed
+    }
+
+    /// What workers join by.
+    pub(super) fn worker(&self) -> &str {
+        &self.worker
     }
 
     /// Every one of them.
