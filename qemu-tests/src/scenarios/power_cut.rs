@@ -17,7 +17,7 @@ pub const SCENARIOS: &[Scenario] =
 pub const POWER_CUT: &str = "A power cut during the first boot is finished by the next, with one cluster id";
 
 /// The first boot is cut within this time from power-on: until a little after an unloaded host's machine is Ready.
-const WINDOW: std::ops::Range<u64> = 2_000..70_000;
+const WINDOW: std::ops::Range<u64> = 2_000..35_000;
 
 fn cut(stage: &mut Stage) -> Result<()> {
     let disk = stage.new_disk()?;
