@@ -2,7 +2,6 @@
 
 use super::decision::KUBELET_OLDER;
 use super::message::{Purpose, Refusal, Versions};
-use super::objects::{NAMESPACE, node_name};
 use super::operator::Peer;
 use super::reason::{role, span};
 use super::releases::Releases;
@@ -176,8 +175,8 @@ fn refused(refusal: Refusal, ours: Unix, theirs: Unix, about: &Context<'_>) -> T
             &[
                 "give this machine another name with kubeboot.name=",
                 &format!(
-                    "or, if the other one is gone for good, take it out with: kubectl -n {NAMESPACE} delete configmap {}",
-                    node_name(name)
+                    "or, if the other one is gone for good, take it out from an operator's machine with: kubeboot --node {} node remove {name}",
+                    about.server
                 ),
             ],
         ),

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use super::decision::CLOCKS;
 use super::message::{Refusal, Versions};
-use super::objects::{NAMESPACE, node_name};
 use super::releases::Releases;
 use super::ssh::SshFault;
 use super::wire::Malformed;
@@ -241,7 +240,7 @@ impl fmt::Display for Reason {
             Reason::NameTaken { name, role: as_role, address } => {
                 let other = role(*as_role);
                 write!(f, "another machine has its name: a {other} at {address}. ")?;
-                write!(f, "Fix, if that one is gone: kubectl -n {NAMESPACE} delete configmap {}", node_name(name))
+                write!(f, "Fix, if that one is gone: kubeboot --node ADDRESS node remove {name}, with this machine's address")
             }
             Reason::Name(problem) => write!(f, "its name is none that a node can have: {problem}"),
             Reason::Address(address) => write!(f, "its address {address} is none that a node can have"),

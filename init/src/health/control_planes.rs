@@ -54,9 +54,10 @@ pub fn replacing(all: &[ControlPlane]) -> Vec<String> {
             lines.push("  no other control plane is Ready; bring one back first".to_owned());
             continue;
         };
-        lines.push(format!("  on {}: kubeboot node remove {}", other.name, one.name));
-        lines.push(format!("  on {}: kubeboot token create --role control-plane", other.name));
+        // Nobody can log in to a node: an operator commands it from where the key is.
         let join = other.address.map_or_else(|| other.name.clone(), |address| address.to_string());
+        lines.push(format!("  an operator: kubeboot --node {join} node remove {}", one.name));
+        lines.push(format!("  an operator: kubeboot --node {join} token create --role control-plane"));
         lines.push(format!(
             "  a new machine: kubeboot.role=control-plane kubeboot.join={join} kubeboot.name={}, and the token as the \
              credential kubeboot.token",

@@ -14,6 +14,8 @@ use crate::world::World;
 const VIEW: Time = 45 * SECOND;
 /// Bytes that a node sends in a second when nothing happens, with IPv4 and UDP headers, at most.
 const BYTES: f64 = 200.0;
+/// Processor time of a node in a second when nothing happens, in microseconds, at most: of optimised code.
+const CPU: f64 = 25.0;
 /// Until all know of one crash, at most.
 const CRASH: Time = 20 * SECOND;
 /// Until all know of many at once, at most.
@@ -84,6 +86,7 @@ fn steady(world: &mut World, nodes: usize) {
     assert!(with_headers <= BYTES, "{with_headers:.0} B a node-second");
     println!("                          {:.1} B a node-second by streams", each(world.stream_bytes - streams));
     println!("                          {spent:.1} µs CPU a node-second, the simulator's own included");
+    assert!(spent <= CPU, "{spent:.1} µs CPU a node-second");
     println!("wrongly down              {} statements at 1 % loss", world.watch.downs.len() - downs);
     assert_eq!(world.watch.downs.len(), downs, "no false removal at 1 % loss");
 }

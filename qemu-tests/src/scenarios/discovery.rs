@@ -1,17 +1,18 @@
 //! Machines that are told nothing of each other but a token, on one network.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use kubeboot::discovery::{GROUP_IPV4, PORT};
 use kubeboot::timeline::What;
 use kubeboot::token::Joiner;
 
-use super::founder;
-use super::join::{Tokens, WORKER, await_node, founder_named, founder_of, joiner_of};
+use super::join::{FOUNDER, Tokens, WORKER, await_node, founder_named, founder_of, joiner_of};
+use super::{founder, workload};
 use crate::machine::network::Network;
 use crate::machine::{Machine, Spec, Volume, report};
 use crate::scenario::{Founded, Needs, ONE, Scenario, Stage, TO_READY, says, stop, stop_all};
+use crate::transcript::last_lines;
 
 /// The scenarios of this file.
 pub const SCENARIOS: &[Scenario] = &[
@@ -34,6 +35,10 @@ const TWIN: &str = "twin";
 /// A founder that is switched on with the first one, and hears nobody.
 const RIVAL: &str = "rival";
 const RIVALS_PLACE: u8 = 3;
+/// A machine whose token is of another cluster.
+const STRANGER: &str = "stranger";
+/// Within what time two founders say that they are two.
+const MINUTE: Duration = Duration::from_secs(60);
 /// A worker that is switched on when there are two clusters.
 const LATE: &str = "late";
 /// What a unit that has ended writes to the console, for no line of kubeboot's own has its exit code.
@@ -53,6 +58,10 @@ fn found_and_refused(stage: &mut Stage) -> Result<()> {
     let mut founded = stage.ready(machine)?;
     let log = stage.folder.join("cluster.log");
     await_node(&founded.kubectl, WORKER, &*worker).inspect_err(|_| founded.kubectl.describe(&log))?;
+    a_stranger_is_refused(stage, &founded, &images)?;
+    // The seed's tokens are over: the cluster is known by its seed all the same.
+    let over = ["delete", "configmap", "--namespace=kubeboot-system", "--selector=kubeboot.local/kind=token"];
+    founded.kubectl.run(&over)?;
     let mut spec = founder_named(stage, TWIN, 2, &tokens, &images)?;
     tells_its_end(&mut spec);
     let mut twin = stage.start(spec)?;
@@ -95,7 +104,9 @@ fn two_clusters_are_told_and_none_is_chosen(
         let told = format!("two clusters were founded from one seed: this one, {own}, and {other} at ");
         machine.console().wait_for_text(&told, TO_READY)?;
     }
-    println!("       both founders said so {:.0} s after they could hear each other", healed.elapsed().as_secs_f64());
+    let told = healed.elapsed();
+    println!("       both founders said so {:.0} s after they could hear each other", told.as_secs_f64());
+    ensure!(told <= MINUTE, "the founders said so after {told:?} only");
     let mut spec = joiner_of(stage, Joiner::Worker, LATE, 4, tokens, images)?;
     spec.words.retain(|word| !word.starts_with("kubeboot.join="));
     let mut late = stage.start(spec)?;
@@ -111,6 +122,19 @@ fn two_clusters_are_told_and_none_is_chosen(
         ensure!(!records.contains(&format!("node-{LATE}")), "{LATE} has chosen one of two clusters: {records}");
     }
     late.cut_power()
+}
+
+/// A machine with a token of another seed is told on its console what to do, and the log of who refused it has the reason.
+fn a_stranger_is_refused(stage: &mut Stage, founded: &Founded, images: &Volume) -> Result<()> {
+    let tokens = Tokens::new(stage);
+    let mut stranger = stage.start(joiner_of(stage, Joiner::Worker, STRANGER, 3, &tokens, images)?)?;
+    let told = ["Unable to join: no control plane here accepts this token", "kubeboot token create"];
+    told.iter().try_for_each(|part| stranger.console().wait_for_text(part, TO_READY).map(drop))?;
+    let journal = ["journalctl", "--unit=kubeboot-agent", "--output=cat", "--no-pager"];
+    let log = workload::on(&founded.kubectl, Some(FOUNDER), &journal)?;
+    let refused = |line: &&str| line.contains("refused") && line.contains(&Network::address(3));
+    ensure!(log.lines().any(|line| refused(&line)), "nothing tells who was refused: {}", last_lines(&log, 20));
+    stranger.cut_power()
 }
 
 fn tells_its_end(spec: &mut Spec) {

@@ -47,11 +47,9 @@ fn a_worker_joins(stage: &mut Stage) -> Result<()> {
     let mut worker = stage.start(spec.clone())?;
     let ready = await_node(kubectl, WORKER, &*worker);
     let used = ready.and_then(|()| {
-        println!(
-            "       founder Ready after {:.0} s, worker after {:.0} s more",
-            to_found.as_secs_f64(),
-            start.elapsed().as_secs_f64()
-        );
+        let (found, join) = (to_found.as_secs_f64(), start.elapsed().as_secs_f64());
+        println!("       founder Ready after {found:.0} s, worker after {join:.0} s more: {:.2} of it", join / found);
+        ensure!(join <= found, "a worker took longer than its founder");
         println!(
             "       from where it looked for its cluster to its certificates: {:.0} ms",
             admitted(&*worker)? * 1000.0

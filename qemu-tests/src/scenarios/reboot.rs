@@ -8,8 +8,9 @@ use anyhow::{Context, Result, ensure};
 use kubeboot::{paths, timeline::What};
 
 use crate::disk::{Var, differences};
-use crate::machine::report;
+use crate::machine::{Volume, report};
 use crate::scenario::{Founded, ONE, Scenario, Stage, TO_READY, TO_SPEAK, stop};
+use crate::volumes::{self, Format};
 
 /// The scenarios of this file.
 pub const SCENARIOS: &[Scenario] = &[
@@ -65,9 +66,16 @@ fn frozen(stage: &mut Stage) -> Result<()> {
     let disk = stage.founded_disk()?;
     let mut spec = stage.founder(&disk);
     spec.words.push("kubeboot.cluster.dns-domain=elsewhere.example".into());
+    // A stick that is plugged in later.
+    let files =
+        [("user-data", "#cloud-config\nkubeboot:\n  name: from-a-stick\n"), ("meta-data", "instance-id: a-test\n")];
+    let stick = volumes::user_data(&stage.folder, Format::Vfat, "cidata", &files)?;
+    spec.volumes.push(Volume::read_only(stick));
     let machine = stage.start(spec)?;
     let founded = stage.ready(machine)?;
     founded.machine.console().wait_for_text("cluster.dns-domain", Duration::from_secs(10))?;
+    founded.machine.console().wait_for_text("from-a-stick is ignored", Duration::from_secs(10))?;
+    ensure!(founded.node != "from-a-stick", "the node has another name");
     let dns = ["get", "configmap", "-n", "kube-system", "coredns", "-o", "jsonpath={.data}"];
     let config = founded.kubectl.run(&dns)?;
     ensure!(config.contains("cluster.local") && !config.contains("elsewhere"), "CoreDNS is configured with {config}");

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustls::{ClientConnection, Connection};
+use rustls::client::Resumption;
+use rustls::{ClientConfig, ClientConnection, Connection};
 use zeroize::Zeroizing;
 
 use crate::certificates::{Authority, profile, sample};
@@ -266,6 +267,24 @@ fn names_and_addresses_of_others_are_not_given_out_again() {
 }
 
 #[test]
+fn a_removed_machine_is_taken_in_no_more_and_the_log_says_why() {
+    let server = served();
+    assert!(server.join("w-1", 11).is_ok());
+    let nodes = server.cluster.objects.0.lock().unwrap().nodes();
+    let node = nodes.into_iter().find(|node| node.record.name == "w-1").unwrap();
+    let store = &server.cluster.store;
+    store.bar(&node.record, clock::unix()).unwrap();
+    assert_eq!(store.forget("w-1"), Ok(true));
+    match server.join("w-1", 11) {
+        Err(Failure::Refused { refusal: Refusal::Removed, .. }) => {}
+        _ => panic!("a removed machine was not refused as one"),
+    }
+    assert!(server.logged("its node key was removed").contains("w-1"));
+    assert!(!is_enrolled(store, "w-1"));
+    assert!(server.join("w-2", 12).is_ok());
+}
+
+#[test]
 fn of_many_machines_at_once_as_many_join_as_the_token_admits() {
     let server = run(cluster(), Some(12), limits(), Times::default());
     let (address, token) = (server.address, server.token.clone());
@@ -436,7 +455,11 @@ fn pods_are_not_served_and_who_comes_too_fast_is_told_off_once() {
 #[test]
 fn tls_is_of_version_1_3_with_the_hybrid_key_exchange_and_is_never_taken_up_again() {
     let server = served();
-    let config = tls::client().unwrap();
+    // A client that would take a session up again.
+    let mut config = ClientConfig::clone(&tls::client().unwrap());
+    config.resumption = Resumption::in_memory_sessions(8);
+    config.enable_early_data = true;
+    let config = Arc::new(config);
     for _ in 0..2 {
         let mut tls = ClientConnection::new(config.clone(), tls::name()).unwrap();
         let mut socket = TcpStream::connect(server.address).unwrap();
@@ -447,6 +470,12 @@ fn tls_is_of_version_1_3_with_the_hybrid_key_exchange_and_is_never_taken_up_agai
         assert_eq!(tls.handshake_kind(), Some(rustls::HandshakeKind::Full));
         let group = tls.negotiated_key_exchange_group().map(|group| group.name());
         assert_eq!(group, Some(rustls::NamedGroup::X25519MLKEM768));
+        // What it would need for that comes after the handshake: read until the server ends the connection.
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        tls.writer().write_all(&[0xff; 4]).unwrap();
+        while tls.complete_io(&mut socket).is_ok_and(|(read, _)| read > 0) {
+            let _ = tls.reader().read(&mut [0; 512]);
+        }
         assert_eq!(tls.tls13_tickets_received(), 0);
     }
 }
