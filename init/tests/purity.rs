@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const EXCEPTIONS: &[&str] = &[
     "image/builder/src/lib.rs",
     "image/builder/src/main.rs",
+    "image/builder/tests/checkouts.rs",
     "image/builder/tests/layout.rs",
     "init/benches/balancer.rs",
     "init/benches/founding.rs",
