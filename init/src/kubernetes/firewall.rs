@@ -10,6 +10,11 @@ use crate::{discovery, enrolment};
 
 /// The file, for `nft -f`. Loading it again replaces what is there, in one transaction.
 pub const PATH: &str = "/run/kubeboot/config/firewall.nft";
+/// What has the kernel's log name the packets that are dropped, a few in a minute: loaded afterwards, as a kernel without that
+/// log has the rules all the same.
+pub const LOG_PATH: &str = "/run/kubeboot/config/firewall-log.nft";
+const LOG: &str = "# Made by kubeboot at each boot.\ninsert rule inet kubeboot kept limit rate 6/minute burst 3 packets log prefix \
+                   \"kubeboot: kept a pod from this port: \"\n";
 /// The cgroup that holds every pod, the ones on the host's network too; the kubelet's name for it.
 const PODS: &str = "kubepods.slice";
 /// Interfaces of pods: our bridge, flannel's tunnels, and what widespread CNI plugins call theirs.
@@ -17,7 +22,7 @@ const INTERFACES: [&str; 8] = ["cni0", "flannel.*", "flannel-*", "veth*", "cali*
 
 /// The file.
 pub fn renders(site: &Site<'_>) -> Vec<Render> {
-    vec![Render::new(PATH, rules(site))]
+    vec![Render::new(PATH, rules(site)), Render::new(LOG_PATH, LOG.to_owned())]
 }
 
 /// The table in nft(8)'s language.
@@ -25,26 +30,27 @@ fn rules(site: &Site<'_>) -> String {
     let pods = site.settings.cluster.pod_cidr;
     let family = if pods.address.is_ipv4() { "ip" } else { "ip6" };
     let port = format!("meta l4proto {{ tcp, udp }} th dport {}-{}", enrolment::PORT, discovery::PORT);
-    let mut input = format!("    {port} {family} saddr {pods} counter drop\n");
+    let mut input = format!("    {port} {family} saddr {pods} counter jump kept\n");
     for interface in INTERFACES {
         // Whatever the address: a pod's interface has a link-local one too.
-        let _ = writeln!(input, "    {port} iifname \"{interface}\" counter drop");
+        let _ = writeln!(input, "    {port} iifname \"{interface}\" counter jump kept");
     }
     let chain = |hook: &str, rules: &str| {
         format!("  chain {hook} {{\n    type filter hook {hook} priority -10; policy accept;\n{rules}  }}\n")
     };
     let forward = format!(
         "    # A node passes on nothing to another machine's ports; between pods it may mean anything.\n    {port} {family} \
-         daddr {pods} accept\n    {port} counter drop\n"
+         daddr {pods} accept\n    {port} counter jump kept\n"
     );
     // A pod on the host's network may hear queries. Answers are believed from discovery's port only.
     let output = format!(
-        "    {port} socket cgroupv2 level 1 \"{PODS}\" counter drop\n    udp sport {} socket cgroupv2 level 1 \"{PODS}\" \
-         counter drop\n",
+        "    {port} socket cgroupv2 level 1 \"{PODS}\" counter jump kept\n    udp sport {} socket cgroupv2 level 1 \"{PODS}\" \
+         counter jump kept\n",
         discovery::PORT
     );
     format!(
-        "# Made by kubeboot at each boot.\ntable inet kubeboot\ndelete table inet kubeboot\ntable inet kubeboot {{\n{}{}{}}}\n",
+        "# Made by kubeboot at each boot.\ntable inet kubeboot\ndelete table inet kubeboot\ntable inet kubeboot {{\n  chain kept \
+         {{\n    drop\n  }}\n{}{}{}}}\n",
         chain("input", &input),
         chain("forward", &forward),
         chain("output", &output),

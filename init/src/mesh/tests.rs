@@ -416,3 +416,18 @@ fn a_stranger_on_a_stream_gets_nothing_and_brings_only_what_was_signed() {
 fn signer_handle(number: u8) -> Handle {
     NodeId::of(&signer(number).public()).handle()
 }
+
+#[test]
+fn what_was_dropped_is_told_by_its_kind_and_since_when_it_was_told_last() {
+    let before = Counts { accepted: 1, noise: 2, refused: 3, held: 4, forged: 5 };
+    assert_eq!(Counts { accepted: 9, held: 9, ..before }.complaint(&before), None);
+    let now = Counts { noise: 4, forged: 6, ..before };
+    let told = now.complaint(&before);
+    let expected = "dropped 2 packets that no member made, 1 records that no control plane of this cluster signed";
+    assert_eq!(told.as_deref(), Some(expected));
+    assert!(
+        Counts { refused: 4, ..before }
+            .complaint(&before)
+            .is_some_and(|told| told.contains("1 packets that were sent again"))
+    );
+}

@@ -15,8 +15,11 @@ use super::{founder, workload};
 use crate::kubectl::Kubectl;
 use crate::machine::network::Network;
 use crate::scenario::{Needs, ONE, Scenario, Stage, stop_all};
+use crate::transcript::last_lines;
 use crate::wait::{Look, until};
 
+/// What a node's log says of a pod's packet that was dropped.
+const KEPT: &str = "kubeboot: kept a pod from this port: ";
 const LIMIT: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -31,7 +34,10 @@ pub const SCENARIOS: &[Scenario] = &[Scenario {
 fn attacks_fail(stage: &mut Stage) -> Result<()> {
     let tokens = Tokens::new(stage);
     let images = founder::images(stage)?;
-    let (spec, worker) = (founder_of(stage, &tokens, &images)?, worker_of(stage, &tokens, &images)?);
+    let (spec, mut worker) = (founder_of(stage, &tokens, &images)?, worker_of(stage, &tokens, &images)?);
+    // Where every pod can read it.
+    worker.credentials.clear();
+    worker.words.push(format!("kubeboot.token={}", tokens.worker()));
     let machine = stage.start(spec)?;
     let mut worker = stage.start(worker)?;
     let mut founded = stage.ready(machine)?;
@@ -55,6 +61,9 @@ pub(super) fn pods_are_kept_from_enrolment(kubectl: &Kubectl) -> Result<()> {
     for (node, of_pods) in [(FOUNDER, "input"), (WORKER, "forward")] {
         is_dropped(kubectl, node, &format!("client-{node}"), of_pods, &founder)?;
         is_dropped(kubectl, node, &format!("node-{node}"), "output", &founder)?;
+        let log = workload::on(kubectl, Some(node), &["journalctl", "--dmesg", "--output=cat", "--no-pager"])?;
+        let told = |line: &str| line.contains(KEPT) && line.contains(&format!("DPT={PORT} "));
+        ensure!(log.lines().any(told), "the log of {node} names no pod that asked:\n{}", last_lines(&log, 20));
     }
     Ok(())
 }
@@ -135,6 +144,8 @@ fn dropped(rules: &str, chain: &str) -> u64 {
 
 /// The API server takes no token for anybody, from neither machine's pods.
 fn no_token_is_a_credential_of_kubernetes(kubectl: &Kubectl, tokens: &Tokens) -> Result<()> {
+    let read = kubectl.exec(&format!("client-{WORKER}"), &["cat", "/proc/cmdline"])?;
+    ensure!(read.contains(tokens.worker()), "the worker's command line has no token: {read}");
     let url = format!("https://{}:6443/api/v1/namespaces/kube-system/secrets", Network::address(0));
     for (node, pod) in [FOUNDER, WORKER].iter().flat_map(|node| [(node, "client"), (node, "node")]) {
         for token in tokens.secrets() {

@@ -22,7 +22,7 @@ use crate::host::{clock, files, random};
 use crate::mesh::envelope::MAX_PACKET;
 use crate::mesh::publish::{self, Draft, Operators, Wanted};
 use crate::mesh::view::View;
-use crate::mesh::{Action, Authority, Event, Mesh, MeshKey, Node, NodeId, Setup, State, Time, stream_address};
+use crate::mesh::{Action, Authority, Counts, Event, Mesh, MeshKey, Node, NodeId, Setup, State, Time, stream_address};
 use crate::paths;
 
 /// What epoll(7) knows the sockets by that are no stream's.
@@ -35,6 +35,8 @@ const EVENTS: usize = 64;
 const PACKETS_AT_ONCE: usize = 256;
 /// How often it is looked whether records still have force.
 const LOOK: Duration = Duration::from_secs(60);
+/// How often it is told what was dropped, at most.
+const TOLD: Duration = Duration::from_secs(60);
 /// Longest pause, whatever the mesh says.
 const TURN: Duration = Duration::from_secs(10);
 
@@ -64,6 +66,8 @@ pub struct Driver<'a> {
     wake: Time,
     /// Packets that were accepted when it was looked last.
     accepted: u64,
+    /// What was counted when it was last told what was dropped, and from when on it is told again.
+    told: (Counts, Duration),
     /// When the records are looked at again: at once after one came, and now and then because they lose their force.
     look_at: Duration,
     /// Who was said to be down.
@@ -131,6 +135,7 @@ impl<'a> Driver<'a> {
             seeds: Vec::new(),
             wake: 0,
             accepted: 0,
+            told: (Counts::default(), Duration::ZERO),
             look_at: Duration::ZERO,
             down: BTreeSet::new(),
             silent: None,
@@ -403,6 +408,20 @@ impl<'a> Driver<'a> {
         standing.behind = self.mesh.is_behind();
         standing.silent.clone_from(&self.silent);
         self.accepted = accepted;
+        drop(standing);
+        self.tell_dropped(now);
+    }
+
+    /// Says what was dropped, at once and then at most every [`TOLD`].
+    fn tell_dropped(&mut self, now: Duration) {
+        let counts = self.mesh.counts();
+        if now < self.told.1 {
+            return;
+        }
+        if let Some(complaint) = counts.complaint(&self.told.0) {
+            self.shared.log(&format!("mesh: {complaint}"));
+            self.told = (counts, now + TOLD);
+        }
     }
 }
 

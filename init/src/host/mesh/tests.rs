@@ -191,6 +191,23 @@ fn three_nodes_find_each_other_see_a_crash_and_get_a_new_key_after_a_removal() {
 }
 
 #[test]
+fn what_strangers_send_is_dropped_and_told_once() {
+    let mut one = Machine::new("one", [1; 32], None);
+    one.start(&[]);
+    one.sees(&[("one", "alive")]);
+    let stranger = std::net::UdpSocket::bind((one.address.ip(), 0)).unwrap();
+    let told = |this: &Machine| {
+        this.log.lock().unwrap().iter().filter(|line| line.contains("packets that no member made")).count()
+    };
+    for _ in 0..3 {
+        stranger.send_to(&[7; 300], one.address).unwrap();
+        one.until("a line about it", |this| if told(this) > 0 { Ok(()) } else { Err("none".into()) });
+    }
+    one.sees(&[("one", "alive")]);
+    assert_eq!(told(&one), 1);
+}
+
+#[test]
 fn a_port_in_use_is_said_once_and_waited_for() {
     let identity = [1; 32];
     let mut one = Machine::new("one", identity, None);

@@ -89,6 +89,25 @@ pub struct Counts {
     pub refused: u64,
     /// Packets that waited for their sender's announcement.
     pub held: u64,
+    /// Records that no control plane of the cluster signed.
+    pub forged: u64,
+}
+
+impl Counts {
+    /// What an operator should hear of what was dropped since; nothing if nothing was.
+    pub fn complaint(&self, before: &Counts) -> Option<String> {
+        let kinds = [
+            (self.noise - before.noise, "packets that no member made"),
+            (
+                self.refused - before.refused,
+                "packets that were sent again, or that a removed node or an old mesh key sealed",
+            ),
+            (self.forged - before.forged, "records that no control plane of this cluster signed"),
+        ];
+        let dropped = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+        let dropped: Vec<String> = dropped.collect();
+        (!dropped.is_empty()).then(|| format!("dropped {}", dropped.join(", ")))
+    }
 }
 
 /// Sizes of what a mesh holds, all of which are bounded.

@@ -199,7 +199,10 @@ impl Mesh {
         if self.store.rank(record.about()).is_some_and(|held| held >= record.rank()) {
             return;
         }
-        let Ok(record) = self.verifier.record(record) else { return };
+        let Ok(record) = self.verifier.record(record) else {
+            self.counts.forged += 1;
+            return;
+        };
         if self.store.accept(record.clone()).is_err() {
             return;
         }
