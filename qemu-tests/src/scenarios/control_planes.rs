@@ -98,7 +98,8 @@ fn three_control_planes(stage: &mut Stage) -> Result<()> {
     stop_all([&mut *worker, &mut *other, &mut *third, &mut *second, &mut *replaced])
 }
 
-/// A control plane joins, and its power is cut, and again; then it is left to finish.
+/// A control plane joins, and its power is cut, and again; then it is left to finish. Once it has a vote, etcd can't decide
+/// while it is away.
 fn cut_while_it_joins(stage: &mut Stage) -> Result<()> {
     let tokens = Tokens::new(stage);
     let images = founder::images(stage)?;
@@ -115,8 +116,7 @@ fn cut_while_it_joins(stage: &mut Stage) -> Result<()> {
             std::thread::park_timeout(left);
         }
         machine.cut_power()?;
-        let members = members_of_etcd(kubectl).unwrap_or_else(|error| format!("{error:#}"));
-        println!("       cut {:.1} s after power-on, etcd has: {members}", moment.as_secs_f64());
+        println!("       cut {:.1} s after power-on", moment.as_secs_f64());
     }
     let mut second = stage.start(spec)?;
     let joined = await_node(kubectl, SECOND, &*second).and_then(|()| await_servers(kubectl, &[0, 2]));
