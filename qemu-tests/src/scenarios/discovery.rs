@@ -35,11 +35,9 @@ const TWIN: &str = "twin";
 /// A founder that is switched on with the first one, and hears nobody.
 const RIVAL: &str = "rival";
 const RIVALS_PLACE: u8 = 3;
-/// A machine whose token is of another cluster.
-const STRANGER: &str = "stranger";
 /// Within what time two founders say that they are two.
 const MINUTE: Duration = Duration::from_secs(60);
-/// A worker that is switched on when there are two clusters.
+/// A worker that is switched on when the tokens are over, or when there are two clusters.
 const LATE: &str = "late";
 /// What a unit that has ended writes to the console, for no line of kubeboot's own has its exit code.
 const ENDED: &str = "kubeboot.service has ended with ";
@@ -58,10 +56,10 @@ fn found_and_refused(stage: &mut Stage) -> Result<()> {
     let mut founded = stage.ready(machine)?;
     let log = stage.folder.join("cluster.log");
     await_node(&founded.kubectl, WORKER, &*worker).inspect_err(|_| founded.kubectl.describe(&log))?;
-    a_stranger_is_refused(stage, &founded, &images)?;
     // The seed's tokens are over: the cluster is known by its seed all the same.
     let over = ["delete", "configmap", "--namespace=kubeboot-system", "--selector=kubeboot.local/kind=token"];
     founded.kubectl.run(&over)?;
+    a_late_one_is_refused(stage, &founded, &tokens, &images)?;
     let mut spec = founder_named(stage, TWIN, 2, &tokens, &images)?;
     tells_its_end(&mut spec);
     let mut twin = stage.start(spec)?;
@@ -124,17 +122,16 @@ fn two_clusters_are_told_and_none_is_chosen(
     late.cut_power()
 }
 
-/// A machine with a token of another seed is told on its console what to do, and the log of who refused it has the reason.
-fn a_stranger_is_refused(stage: &mut Stage, founded: &Founded, images: &Volume) -> Result<()> {
-    let tokens = Tokens::new(stage);
-    let mut stranger = stage.start(joiner_of(stage, Joiner::Worker, STRANGER, 3, &tokens, images)?)?;
+/// A machine whose token is over is told on its console what to do, and the log of who refused it has the reason.
+fn a_late_one_is_refused(stage: &mut Stage, founded: &Founded, tokens: &Tokens, images: &Volume) -> Result<()> {
+    let mut late = stage.start(joiner_of(stage, Joiner::Worker, LATE, 3, tokens, images)?)?;
     let told = ["Unable to join: no control plane here accepts this token", "kubeboot token create"];
-    told.iter().try_for_each(|part| stranger.console().wait_for_text(part, TO_READY).map(drop))?;
+    told.iter().try_for_each(|part| late.console().wait_for_text(part, TO_READY).map(drop))?;
     let journal = ["journalctl", "--unit=kubeboot-agent", "--output=cat", "--no-pager"];
     let log = workload::on(&founded.kubectl, Some(FOUNDER), &journal)?;
     let refused = |line: &&str| line.contains("refused") && line.contains(&Network::address(3));
     ensure!(log.lines().any(|line| refused(&line)), "nothing tells who was refused: {}", last_lines(&log, 20));
-    stranger.cut_power()
+    late.cut_power()
 }
 
 fn tells_its_end(spec: &mut Spec) {
