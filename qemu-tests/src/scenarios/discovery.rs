@@ -125,7 +125,7 @@ fn two_clusters_are_told_and_none_is_chosen(
 /// A machine whose token is over is told on its console what to do, and the log of who refused it has the reason.
 fn a_late_one_is_refused(stage: &mut Stage, founded: &Founded, tokens: &Tokens, images: &Volume) -> Result<()> {
     let mut late = stage.start(joiner_of(stage, Joiner::Worker, LATE, 3, tokens, images)?)?;
-    let told = ["Unable to join: no control plane here accepts this token", "kubeboot token create"];
+    let told = ["no control plane here accepts this token", "make a new one with: kubeboot token create"];
     told.iter().try_for_each(|part| late.console().wait_for_text(part, TO_READY).map(drop))?;
     let journal = ["journalctl", "--unit=kubeboot-agent", "--output=cat", "--no-pager"];
     let log = workload::on(&founded.kubectl, Some(FOUNDER), &journal)?;
