@@ -23,12 +23,6 @@ use crate::discovery::{Answer, Found, GROUP_IPV4, GROUP_IPV6, Key, MESSAGE, PORT
 const AT_ONCE: usize = 64;
 /// How long answers to one query are waited for; then the next query is sent, in case one was lost.
 const ROUND: Duration = Duration::from_millis(500);
-/// The first queries follow each other sooner…
-const SOON: Duration = Duration::from_millis(80);
-/// …as many of them…
-const FIRST: u32 = 3;
-/// …and who has heard an answer waits only for those to all of these. Control planes answer at once.
-const HEARD: Duration = Duration::from_millis(240);
 
 /// Where queries go from a machine, and where it hears those of others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,8 +196,7 @@ impl Asking {
     }
 }
 
-/// Looks for control planes that know this key, from the network of `address`, for so long; no longer than [`HEARD`] if any
-/// answers.
+/// Looks for control planes that know this key, from the network of `address`, for so long.
 ///
 /// # Errors
 /// In words: there is no multicast here.
@@ -211,32 +204,21 @@ pub fn look(address: IpAddr, key: &Key, limit: Duration) -> Result<Found, String
     look_at(&Place::of(address)?, key, limit)
 }
 
-/// When the query of a number is sent, counted from 0.
-fn until_query(number: u32) -> Duration {
-    SOON * number.min(FIRST - 1) + ROUND * number.saturating_sub(FIRST - 1)
-}
-
 fn look_at(place: &Place, key: &Key, limit: Duration) -> Result<Found, String> {
     let mut asking = Asking::open(place)?;
     let watching = |error: io::Error| format!("watch discovery's sockets: {error}");
     let watched = Watched::new(asking.sockets.iter().map(|(socket, _)| socket)).map_err(watching)?;
     let mut found = Found::default();
-    let start = clock::monotonic();
-    let end = start + limit;
-    for number in 1.. {
+    let end = clock::monotonic() + limit;
+    while clock::monotonic() < end {
         asking.ask(key)?;
-        let next = end.min(start + until_query(number));
+        let round = end.min(clock::monotonic() + ROUND);
         loop {
-            let now = clock::monotonic();
-            let heard = found != Found::default();
-            if now >= end || (heard && now >= start + HEARD) {
-                return Ok(found);
-            }
-            let until = if heard { next.min(start + HEARD) } else { next };
-            if now >= until {
+            let left = round.saturating_sub(clock::monotonic());
+            if left.is_zero() {
                 break;
             }
-            watched.wait(until - now).map_err(watching)?;
+            watched.wait(left).map_err(watching)?;
             asking.hear(|answer| found.add(answer));
         }
     }
