@@ -18,7 +18,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "A machine without a role becomes a worker by join and a token at the prompt",
         needs: Needs { keyboard: true, machines: 2, ..ONE },
-        long: true,
+        long: false,
         run: joined_at_the_prompt,
     },
 ];
