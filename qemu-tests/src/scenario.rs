@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use image_builder::qemu::secret_file;
@@ -172,6 +172,19 @@ impl<'a> Stage<'a> {
         spec.folder = self.folder.join(format!("boot-{}", self.boots));
         fs::create_dir_all(&spec.folder).with_context(|| format!("can't make {}", spec.folder.display()))?;
         self.backend.start(&spec, &self.network)
+    }
+
+    /// Switches a machine on, and cuts its power at this moment from then.
+    ///
+    /// # Errors
+    /// The backend can't start it.
+    pub fn start_and_cut(&mut self, spec: Spec, moment: Duration) -> Result<()> {
+        let power_on = Instant::now();
+        let mut machine = self.start(spec)?;
+        while let Some(left) = moment.checked_sub(power_on.elapsed()) {
+            std::thread::park_timeout(left);
+        }
+        machine.cut_power()
     }
 
     /// Starts a founder and waits until it is Ready.

@@ -110,12 +110,7 @@ fn cut_while_it_joins(stage: &mut Stage) -> Result<()> {
     let spec = joiner_of(stage, Joiner::ControlPlane, SECOND, 2, &tokens, &images)?;
     for _ in 0..CUTS {
         let moment = Duration::from_millis(stage.random.within(WINDOW));
-        let power_on = Instant::now();
-        let mut machine = stage.start(spec.clone())?;
-        while let Some(left) = moment.checked_sub(power_on.elapsed()) {
-            std::thread::park_timeout(left);
-        }
-        machine.cut_power()?;
+        stage.start_and_cut(spec.clone(), moment)?;
         println!("       cut {:.1} s after power-on", moment.as_secs_f64());
     }
     let mut second = stage.start(spec)?;

@@ -74,7 +74,7 @@ fn a_worker_joins(stage: &mut Stage) -> Result<()> {
 }
 
 /// How many seconds a machine took to find its cluster and to be admitted, certificates and all, as it reports.
-pub(super) fn admitted(machine: &dyn Machine) -> Result<f64> {
+fn admitted(machine: &dyn Machine) -> Result<f64> {
     let events = report::events(&machine.report().text());
     let taken = events.iter().find_map(|event| match &event.what {
         What::Step { step, seconds, .. } if step == "be admitted by a control plane" => Some(*seconds),

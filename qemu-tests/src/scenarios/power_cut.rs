@@ -1,6 +1,6 @@
 //! Power cuts at seeded moments of the first boot: the next boot finishes, with one cluster id ever.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use kubeboot::paths;
@@ -23,12 +23,7 @@ fn cut(stage: &mut Stage) -> Result<()> {
     let disk = stage.new_disk()?;
     let moment = Duration::from_millis(stage.random.within(WINDOW));
     let spec = stage.founder(&disk);
-    let power_on = Instant::now();
-    let mut machine = stage.start(spec)?;
-    while let Some(left) = moment.checked_sub(power_on.elapsed()) {
-        std::thread::park_timeout(left);
-    }
-    machine.cut_power()?;
+    stage.start_and_cut(spec, moment)?;
     let before = Var::read(&disk).ok().and_then(|var| cluster_id(&var));
     let mut founded = stage.found(&disk)?;
     founded.kubectl.wait_for_pods("kube-system", TO_READY)?;
