@@ -20,7 +20,7 @@ const PODS: &str = "kubepods.slice";
 /// Interfaces of pods: our bridge, flannel's tunnels, and what widespread CNI plugins call theirs.
 const INTERFACES: [&str; 8] = ["cni0", "flannel.*", "flannel-*", "veth*", "cali*", "cilium*", "lxc*", "tunl*"];
 
-/// The file.
+/// The files.
 pub fn renders(site: &Site<'_>) -> Vec<Render> {
     vec![Render::new(PATH, rules(site)), Render::new(LOG_PATH, LOG.to_owned())]
 }

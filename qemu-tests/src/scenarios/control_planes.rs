@@ -210,7 +210,7 @@ fn await_mesh(kubectl: &Kubectl, founder: &str) -> Result<()> {
     })
 }
 
-/// The lost founder is replaced by the commands that `kubeboot status` gives, and by a new machine under its name.
+/// The lost founder is replaced by what `kubeboot status` names, commanded on a node here, and by a new machine under its name.
 fn replace_the_founder(stage: &mut Stage, kubectl: &Kubectl, images: &Volume) -> Result<Box<dyn Machine>> {
     let remove = [2, 3].map(|number| format!("kubeboot --node {} node remove {FOUNDER}", Network::address(number)));
     until("a worker's status to say what is lost", LIMIT, PAUSE, || {
