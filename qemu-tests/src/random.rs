@@ -29,6 +29,18 @@ impl Random {
     pub fn within(&mut self, range: Range<u64>) -> u64 {
         range.start + self.bits() % (range.end - range.start)
     }
+
+    /// One of all, of which there must be some.
+    pub fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.within(0..all.len() as u64) as usize]
+    }
+
+    /// Brings all into some order, each as likely (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, all: &mut [T]) {
+        for place in (1..all.len()).rev() {
+            all.swap(place, self.within(0..place as u64 + 1) as usize);
+        }
+    }
 }
 
 /// A seed that nobody chose: 32 bits, short enough to be typed again.
@@ -53,5 +65,20 @@ mod tests {
         assert_eq!(Random::new(0).bits(), 0xe220_a839_7b1d_cdaf);
         let numbers: Vec<_> = (0..9).map(|_| Random::new(7).within(10..20)).collect();
         assert!(numbers.iter().all(|number| (10..20).contains(number) && *number == numbers[0]));
+    }
+
+    #[test]
+    fn every_order_comes_and_nothing_is_lost() {
+        let mut random = Random::new(1);
+        let orders: std::collections::BTreeSet<_> = (0..200)
+            .map(|_| {
+                let mut order = [0, 1, 2];
+                random.shuffle(&mut order);
+                order
+            })
+            .collect();
+        assert_eq!(orders.len(), 6);
+        assert!(orders.iter().all(|order| [0, 1, 2].iter().all(|one| order.contains(one))));
+        assert!((0..100).map(|_| random.one_of(&[4, 5])).collect::<std::collections::BTreeSet<_>>().len() == 2);
     }
 }

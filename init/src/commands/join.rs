@@ -90,7 +90,7 @@ fn token(console: &mut Console, args: &Args) -> Result<Zeroizing<String>, Exit> 
         let fix = "give a file that holds one token.";
         return sources::token_file(file).map_err(|error| refuse(console, what, error.to_string(), fix));
     }
-    match console.ask("Token (kb1w-… or kb1c-…): ") {
+    match console.ask_secret("Token (kb1w-… or kb1c-…), which is not shown: ") {
         Ok(Some(line)) if !line.trim().is_empty() => Ok(Zeroizing::new(line.trim().to_owned())),
         Ok(_) => Err(refuse(console, what, "none was given".to_owned(), "type it, or use --token-file.")),
         Err(error) => Err(refuse(console, what, error.to_string(), "use --token-file.")),
@@ -129,4 +129,62 @@ pub fn join(
     }
     console.say(|paint| words::note("Joining a cluster. What happens is told here and by: kubeboot status", paint));
     start(console, LIMIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::host::{files, sample};
+
+    const TOKEN: &str = "kb1w-secret";
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// What the command takes as its token, and what the console showed.
+    fn taken(words: &[&str]) -> (Result<String, Exit>, String) {
+        let (_folder, root) = sample::machine();
+        files::write_volatile(&root.path("/dev/console"), b"", 0o600).unwrap();
+        let args = Command::try_parse_from([&["join"], words].concat()).unwrap().args;
+        assert!(!format!("{args:?}").contains(TOKEN));
+        let token = token(&mut Console::on_screen(&root), &args).map(|token| token.as_str().to_owned());
+        (token, String::from_utf8(sample::files(&root)["/dev/console"].clone()).unwrap())
+    }
+
+    #[test]
+    fn an_argument_is_taken_and_warned_of() {
+        let (token, shown) = taken(&["10.0.0.10", "--token", TOKEN]);
+        assert_eq!(token.as_deref(), Ok(TOKEN));
+        assert!(shown.contains("every process can see arguments") && !shown.contains(TOKEN), "{shown}");
+    }
+
+    #[test]
+    fn a_file_is_read_without_its_newline_and_without_a_word() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        files::write_volatile(file.path(), format!("{TOKEN}\n").as_bytes(), 0o600).unwrap();
+        let path = file.path().to_str().unwrap().to_owned();
+        assert_eq!(taken(&["--token-file", &path]), (Ok(TOKEN.to_owned()), String::new()));
+        drop(file);
+        let (token, shown) = taken(&["--token-file", &path]);
+        assert_eq!(token, Err(Exit::BadInput));
+        assert!(shown.contains("The token can't be read") && shown.contains("give a file"), "{shown}");
+    }
+
+    #[test]
+    fn who_gives_none_is_told_how() {
+        // At the console's end nobody types.
+        let (token, shown) = taken(&["10.0.0.10", "name=w-1"]);
+        assert_eq!(token, Err(Exit::BadInput));
+        assert!(shown.contains("none was given") && shown.contains("--token-file"), "{shown}");
+    }
+
+    #[test]
+    fn one_way_is_enough() {
+        assert!(Command::try_parse_from(["join", "--token", TOKEN, "--token-file", "-"]).is_err());
+    }
 }

@@ -50,7 +50,7 @@ pub fn run(_: &Args) -> Exit {
             Answer::Join(address, token) => {
                 let token = match token {
                     Some(token) => token,
-                    None => match console.ask("Token (kb1w-…): ") {
+                    None => match console.ask_secret("Token (kb1w-…), which is not shown: ") {
                         Ok(Some(line)) => Zeroizing::new(line.trim().to_owned()),
                         _ => return Exit::NoRole,
                     },

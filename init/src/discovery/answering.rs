@@ -14,6 +14,8 @@ const OF_ONE: (u32, u32) = (16, 2);
 const OF_ALL: (u32, u32) = (64, 32);
 /// Queries whose nonces are remembered: each is answered once.
 const REMEMBERED: usize = 256;
+/// How often it is told at most what got no answer.
+const TELL: Duration = Duration::from_secs(60);
 
 /// What a control plane answers with.
 pub struct Answering {
@@ -22,6 +24,18 @@ pub struct Answering {
     answered: VecDeque<[u8; 32]>,
     of_one: Pace<IpAddr>,
     of_all: Pace<()>,
+    unanswered: Unanswered,
+    /// When that was told last.
+    told: Option<Duration>,
+}
+
+/// Queries that opened and got no answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Unanswered {
+    /// Sent again, as they were before.
+    again: u64,
+    /// More than are answered.
+    beyond: u64,
 }
 
 impl Answering {
@@ -34,6 +48,8 @@ impl Answering {
             answered: VecDeque::new(),
             of_one: Pace::new(OF_ONE.0, OF_ONE.1),
             of_all: Pace::new(OF_ALL.0, OF_ALL.1),
+            unanswered: Unanswered::default(),
+            told: None,
         }
     }
 
@@ -43,11 +59,33 @@ impl Answering {
     /// Paces are looked at only once a query has opened: noise in a machine's name takes nothing from it.
     pub fn answer(&mut self, now: Duration, from: IpAddr, message: &[u8], random: &[u8; 32]) -> Option<Vec<u8>> {
         let asked = Asked::open(&self.keys, message)?;
-        if self.answered.contains(&asked.nonce) || !self.of_one.allow(now, from) || !self.of_all.allow(now, ()) {
+        if self.answered.contains(&asked.nonce) {
+            self.unanswered.again += 1;
+            return None;
+        }
+        if !self.of_one.allow(now, from) || !self.of_all.allow(now, ()) {
+            self.unanswered.beyond += 1;
             return None;
         }
         self.answered.truncate(REMEMBERED - 1);
         self.answered.push_front(asked.nonce);
         Some(asked.seal(&self.me, random))
+    }
+
+    /// What an operator should hear of queries that got no answer since the last time; once a minute at most. What no key
+    /// opens is not among it: another cluster's machines may ask on the same network.
+    pub fn complaint(&mut self, now: Duration) -> Option<String> {
+        let early = self.told.is_some_and(|told| now.saturating_sub(told) < TELL);
+        if early || self.unanswered == Unanswered::default() {
+            return None;
+        }
+        self.told = Some(now);
+        let Unanswered { again, beyond } = std::mem::take(&mut self.unanswered);
+        let kinds = [
+            (again, "that were recorded and sent again, or came twice"),
+            (beyond, "that were more than are answered in a second"),
+        ];
+        let told = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+        Some(format!("gave no answer to queries: {}", told.collect::<Vec<_>>().join(", ")))
     }
 }

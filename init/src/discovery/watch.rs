@@ -23,6 +23,8 @@ pub enum News {
     Two(String),
     /// It does not answer any more; in words.
     Gone(String),
+    /// What asked and got no answer; in words.
+    Unanswered(String),
 }
 
 /// Whether another cluster answers to this one's founding key.

@@ -2,9 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use nix::libc;
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use super::report::write_patiently;
@@ -19,6 +21,8 @@ const LINE: usize = 512;
 pub struct Console {
     device: Option<File>,
     terminal: bool,
+    /// Whether a person types at standard input.
+    interactive: bool,
     /// Texts for the screen that wait, once they do.
     held: Option<String>,
 }
@@ -33,13 +37,13 @@ impl Console {
     pub fn open(root: &Root) -> Self {
         let terminal = io::stdout().is_terminal();
         let device = if terminal { None } else { open(root).ok() };
-        Console { device, terminal, held: None }
+        Console { device, terminal, interactive: is_interactive(), held: None }
     }
 
-    /// Tests: only the screen, whatever standard output is.
+    /// Tests: only the screen, whatever standard input and output are.
     #[cfg(test)]
     pub(crate) fn on_screen(root: &Root) -> Self {
-        Console { device: open(root).ok(), terminal: false, held: None }
+        Console { device: open(root).ok(), terminal: false, interactive: false, held: None }
     }
 
     /// From now on texts for the screen wait; the journal gets them all the same. Run by a person nothing waits.
@@ -106,17 +110,62 @@ impl Console {
     /// # Errors
     /// Those of read(2).
     pub fn ask(&mut self, question: &str) -> io::Result<Option<Zeroizing<String>>> {
-        if io::stdin().is_terminal() {
-            let mut out = io::stdout();
+        self.read(question, |_| None)
+    }
+
+    /// The same for a secret: what is typed is not shown. Serial consoles are recorded, by clouds and by terminals.
+    ///
+    /// # Errors
+    /// Those of read(2).
+    pub fn ask_secret(&mut self, question: &str) -> io::Result<Option<Zeroizing<String>>> {
+        self.read(question, |terminal| Silence::of(terminal).ok())
+    }
+
+    /// `quiet` is in force before the question is seen, as answers may come at once.
+    fn read(
+        &mut self,
+        question: &str,
+        quiet: impl Fn(BorrowedFd<'_>) -> Option<Silence<'_>>,
+    ) -> io::Result<Option<Zeroizing<String>>> {
+        if self.interactive {
+            let (stdin, mut out) = (io::stdin(), io::stdout());
+            let _quiet = quiet(stdin.as_fd());
             out.write_all(question.as_bytes()).and_then(|()| out.flush())?;
-            return read_line(&mut io::stdin().lock());
+            return read_line(&mut stdin.lock());
         }
         let Some(device) = &mut self.device else { return Ok(None) };
+        let terminal = device.try_clone()?;
+        let _quiet = quiet(terminal.as_fd());
         write_patiently(device, question.as_bytes())?;
         // From here on a read has to wait for the person.
         let flags = nix::fcntl::OFlag::empty();
         nix::fcntl::fcntl(&*device, nix::fcntl::FcntlArg::F_SETFL(flags))?;
         read_line(device)
+    }
+}
+
+/// A terminal that does not show what is typed, but for the end of a line. It does again when this is dropped.
+struct Silence<'a> {
+    terminal: BorrowedFd<'a>,
+    before: Termios,
+}
+
+impl<'a> Silence<'a> {
+    fn of(terminal: BorrowedFd<'a>) -> nix::Result<Self> {
+        let before = tcgetattr(terminal)?;
+        let mut silent = before.clone();
+        silent.local_flags.remove(LocalFlags::ECHO);
+        silent.local_flags.insert(LocalFlags::ECHONL);
+        // At once: output that waits for a stuck serial line must not stop the question.
+        tcsetattr(terminal, SetArg::TCSANOW, &silent)?;
+        Ok(Silence { terminal, before })
+    }
+}
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        // A terminal that is gone shows nothing.
+        let _ = tcsetattr(self.terminal, SetArg::TCSANOW, &self.before);
     }
 }
 
@@ -175,6 +224,7 @@ fn typed(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::sample::machine;
 
     #[test]
     fn lines_are_bounded_and_trimmed() {
@@ -194,11 +244,48 @@ mod tests {
         assert_eq!(typed("\x1bOPinit"), "init");
     }
 
+    /// A console that is a terminal, and who sits there.
+    fn terminal() -> (tempfile::TempDir, Root, File) {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let (folder, root) = machine();
+        let name = nix::unistd::ttyname(&pty.slave).unwrap();
+        std::os::unix::fs::symlink(name, folder.path().join("dev/console")).unwrap();
+        (folder, root, File::from(pty.master))
+    }
+
+    /// What the screen shows until it has this text.
+    fn shown(screen: &mut File, end: &str) -> String {
+        let (mut text, mut buffer) = (String::new(), [0; 64]);
+        while !text.contains(end) {
+            let count = io::Read::read(screen, &mut buffer).unwrap();
+            text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+        }
+        text
+    }
+
+    #[test]
+    fn a_secret_that_is_typed_is_not_shown_and_other_answers_are() {
+        let (_folder, root, mut screen) = terminal();
+        let mut console = Console::on_screen(&root);
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                let secret = console.ask_secret("token: ").unwrap();
+                (secret, console.ask("name: ").unwrap())
+            });
+            assert_eq!(shown(&mut screen, "token: "), "token: ");
+            screen.write_all(b"kb1w-secret\n").unwrap();
+            let seen = shown(&mut screen, "name: ");
+            assert!(!seen.contains("secret"), "{seen:?}");
+            screen.write_all(b"w-1\n").unwrap();
+            shown(&mut screen, "w-1");
+            let (secret, name) = asking.join().unwrap();
+            assert_eq!((secret.unwrap().as_str(), name.unwrap().as_str()), ("kb1w-secret", "w-1"));
+        });
+    }
+
     #[test]
     fn words_reach_the_console_plain_when_it_is_no_terminal() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::at(folder.path());
-        std::fs::create_dir(folder.path().join("dev")).unwrap();
+        let (_folder, root) = machine();
         std::fs::write(root.path("/dev/console"), "").unwrap();
         let mut console = Console::on_screen(&root);
         console.say(|paint| paint.tone(crate::words::Tone::Good, "[done] it"));

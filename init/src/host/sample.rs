@@ -17,7 +17,7 @@ pub(crate) fn machine() -> (TempDir, Root) {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     let root = Root::at(folder.path());
-    for path in ["/etc/kubernetes", "/run/kubeboot", "/var"] {
+    for path in ["/dev", "/etc/kubernetes", "/run/kubeboot", "/var"] {
         std::fs::create_dir_all(root.path(path)).unwrap();
     }
     (folder, root)

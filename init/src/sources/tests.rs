@@ -127,6 +127,17 @@ fn a_cloud_config_is_applied_and_what_is_not_is_named() {
     insta::assert_snapshot!(told(CLOUD_CONFIG.as_bytes()));
 }
 
+/// Parts in base64, as a MIME message has them that are no text.
+fn multipart(parts: &[&[u8]]) -> Vec<u8> {
+    use base64::Engine as _;
+    let mut out = "Content-Type: multipart/mixed; boundary=b\nMIME-Version: 1.0\n\n".to_owned();
+    for part in parts {
+        let body = base64::engine::general_purpose::STANDARD.encode(part);
+        out += &format!("--b\nContent-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n\n{body}\n");
+    }
+    (out + "--b--\n").into_bytes()
+}
+
 #[test]
 fn packed_forms_say_the_same_as_the_plain_one() {
     let plain = told(CLOUD_CONFIG.as_bytes());
@@ -173,6 +184,11 @@ fn what_is_not_understood_is_said_to_be_so() {
         told(&bomb),
         told(&deep),
         told(b"Content-Type: multipart/mixed; boundary=b\n\n--b--\n"),
+        // MIME bombs: parts without end, parts that unpack without end, parts in parts in parts.
+        told(&multipart(&[b"#kubeboot\n".as_slice(); 65])),
+        told(&multipart(&[&bomb, b"#kubeboot\nrole = 'init'\n"])),
+        told(&multipart(&[&multipart(&[&multipart(&[&multipart(&[b"#kubeboot\nrole = 'init'\n"])])])])),
+        told(&[b"Content-Type: multipart/mixed; boundary=b\n".repeat(20_000).as_slice(), b"\n--b\n\nx\n--b--\n"].concat()),
     ];
     insta::assert_snapshot!(all.iter().enumerate().map(|(at, told)| format!("{at}: {told}\n")).collect::<String>());
 }

@@ -1,5 +1,7 @@
 //! Further control planes: how they join, and what their cluster survives.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -7,11 +9,13 @@ use kubeboot::token::Joiner;
 use serde_json::{Value, json};
 
 use super::join::{FOUNDER, Tokens, WORKER, await_node, founder_of, joiner_of, worker_of};
+use super::operators::{Desk, key, public};
+use super::secrets::no_secret_stays;
 use super::{founder, workload};
 use crate::kubectl::{Forward, Kubectl};
 use crate::machine::network::Network;
 use crate::machine::{Machine, Spec, Volume};
-use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, stop_all};
+use crate::scenario::{Founded, Needs, ONE, Scenario, Stage, TO_READY, stop_all};
 use crate::wait::{Look, until};
 
 /// The scenarios of this file.
@@ -38,6 +42,8 @@ const WINDOW: std::ops::Range<u64> = 5_000..30_000;
 /// The further control planes' names.
 const SECOND: &str = "second";
 const THIRD: &str = "third";
+/// The control planes, with their places on the network.
+const CONTROL_PLANES: [(&str, u8); 3] = [(FOUNDER, 0), (SECOND, 2), (THIRD, 3)];
 /// A second worker.
 const OTHER: &str = "other";
 /// What an agent may have resident, in kB.
@@ -48,54 +54,155 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// How long what is done in a moment may take on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Five machines are switched on at once, the founder last: whoever joins waits for it, and control planes for each other.
+/// Five machines are switched on at once, in any order: whoever joins waits for the founder, and control planes for each
+/// other. Then any one of the control planes is lost.
 fn three_control_planes(stage: &mut Stage) -> Result<()> {
     let tokens = Tokens::new(stage);
     let images = founder::images(stage)?;
+    let ann = key(stage, "ann")?;
+    let mut founder = founder_of(stage, &tokens, &images)?;
+    founder.words.push(format!("kubeboot.operator=\"{}\"", public(&ann)?));
+    let worker = worker_of(stage, &tokens, &images)?;
+    let mut specs = [
+        (FOUNDER, founder),
+        (SECOND, joiner_of(stage, Joiner::ControlPlane, SECOND, 2, &tokens, &images)?),
+        (THIRD, joiner_of(stage, Joiner::ControlPlane, THIRD, 3, &tokens, &images)?),
+        (WORKER, worker.clone()),
+        (OTHER, joiner_of(stage, Joiner::Worker, OTHER, 4, &tokens, &images)?),
+    ];
+    stage.random.shuffle(&mut specs);
+    println!("       switched on: {}", specs.each_ref().map(|(name, _)| *name).join(", "));
     let start = Instant::now();
-    let second = joiner_of(stage, Joiner::ControlPlane, SECOND, 2, &tokens, &images)?;
-    let third = joiner_of(stage, Joiner::ControlPlane, THIRD, 3, &tokens, &images)?;
-    let (founder, worker_spec) = (founder_of(stage, &tokens, &images)?, worker_of(stage, &tokens, &images)?);
-    let other = joiner_of(stage, Joiner::Worker, OTHER, 4, &tokens, &images)?;
-    let mut second = stage.start(second)?;
-    let mut third = stage.start(third)?;
-    let mut worker = stage.start(worker_spec.clone())?;
-    let mut other = stage.start(other)?;
-    let founder = stage.start(founder)?;
-    let mut founded = stage.ready(founder)?;
+    let mut machines = BTreeMap::new();
+    for (name, spec) in specs {
+        machines.insert(name, stage.start(spec)?);
+    }
+    let founder = machines.remove(FOUNDER).context("the founder was started")?;
+    let Founded { machine: founder, kubectl, .. } = stage.ready(founder)?;
     let to_found = start.elapsed();
-    let all: [(&str, &dyn Machine); 4] = [(SECOND, &*second), (THIRD, &*third), (WORKER, &*worker), (OTHER, &*other)];
-    let joined = all.iter().try_for_each(|(name, machine)| await_node(&founded.kubectl, name, *machine));
-    joined.and_then(|()| await_members(&founded.kubectl)).inspect_err(|_| {
-        founded.kubectl.describe(&stage.folder.join("cluster.log"));
-    })?;
+    let joined = machines.iter().try_for_each(|(name, machine)| await_node(&kubectl, name, &**machine));
+    joined
+        .and_then(|()| await_members(&kubectl))
+        .inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
+    machines.insert(FOUNDER, founder);
     println!(
         "       founder Ready after {:.0} s, all five after {:.0} s: {:.1} times as long",
         to_found.as_secs_f64(),
         start.elapsed().as_secs_f64(),
         start.elapsed().as_secs_f64() / to_found.as_secs_f64()
     );
-    await_mesh(&founded.kubectl, "alive")?;
-    let agents = agents_stay_small(&founded.kubectl)?;
-    // Each control plane gives its own operators certificates; the cluster's authority is one.
-    let kubectl = stage.granted(&*second)?;
-    let others = [&kubectl, &stage.granted(&*third)?].map(Kubectl::proxy);
-    let others = others.into_iter().collect::<Result<Vec<_>>>()?;
-    others.iter().try_for_each(|other| written("while all live", other, LIMIT))?;
-    [WORKER, OTHER].iter().try_for_each(|node| watch_the_balancer(&kubectl, node))?;
-    let workloads = containers(&kubectl)?;
-    agents.iter().try_for_each(|agent| agent.since(&founded.kubectl))?;
-    founded.machine.cut_power()?;
-    let mut replaced = outlives(&kubectl, &others, &workloads)
-        .and_then(|()| replace_the_founder(stage, &kubectl, &images))
-        .inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
-    worker.cut_power()?;
-    a_removed_worker_stays_out(stage, &kubectl, worker_spec)
+    let lost = stage.random.one_of(&CONTROL_PLANES);
+    let loss = Loss::of(stage, lost, &machines, People::new(stage, &kubectl, &tokens, ann)?)?;
+    let kubectl = &loss.kubectl;
+    let lived = survives(stage, &loss, &mut machines, &tokens, &images);
+    let mut replacement = lived.inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
+    let mut gone = machines.remove(WORKER).context("the worker was started")?;
+    gone.cut_power()?;
+    a_removed_worker_stays_out(stage, &loss, worker)
         .inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
     let again = worker_of(stage, &tokens, &images)?;
     let mut worker = stage.start(again)?;
-    await_node(&kubectl, WORKER, &*worker)?;
-    stop_all([&mut *worker, &mut *other, &mut *third, &mut *second, &mut *replaced])
+    await_node(kubectl, WORKER, &*worker)?;
+    let mut left = machines.into_values();
+    let mut next = || left.next().context("three machines are left");
+    stop_all([&mut *worker, &mut *replacement, &mut *next()?, &mut *next()?, &mut *next()?])
+}
+
+/// Which control plane is lost; and through whom the cluster is looked at then.
+struct Loss {
+    lost: (&'static str, u8),
+    left: [(&'static str, u8); 2],
+    /// At the first one that is left.
+    kubectl: Kubectl,
+    /// At each one that is left.
+    others: [Forward; 2],
+    people: People,
+}
+
+impl Loss {
+    fn of(
+        stage: &Stage,
+        lost: (&'static str, u8),
+        machines: &BTreeMap<&str, Box<dyn Machine>>,
+        people: People,
+    ) -> Result<Self> {
+        let mut left = CONTROL_PLANES.into_iter().filter(|one| *one != lost);
+        let left = [left.next(), left.next()].map(|one| one.expect("one of three is lost"));
+        // Each control plane gives its own operators certificates; the cluster's authority is one.
+        let [first, second] = left.map(|(name, _)| stage.granted(&*machines[name]));
+        let (first, second) = (first?, second?);
+        let others = [first.proxy()?, second.proxy()?];
+        Ok(Loss { lost, left, kubectl: first, others, people })
+    }
+}
+
+/// People who use the cluster: an operator, and a user whom she has given a kubeconfig.
+struct People {
+    desk: Desk,
+    ann: PathBuf,
+    user: Kubectl,
+}
+
+const LOOK: [&str; 3] = ["get", "pods", "--all-namespaces"];
+
+impl People {
+    fn new(stage: &Stage, kubectl: &Kubectl, tokens: &Tokens, ann: PathBuf) -> Result<Self> {
+        let desk = Desk::new(stage, kubectl, tokens)?;
+        let config = stage.folder.join("kubeconfig-carl");
+        desk.done(&ann, &["user", "create", "carl", "--role", "view", "-o", &config.to_string_lossy()])?;
+        let user = Kubectl { config, server: None, ..kubectl.clone() };
+        Ok(People { desk, ann, user })
+    }
+
+    /// The contexts of the user's kubeconfig by which the API answers.
+    fn contexts(&self) -> Result<Vec<String>> {
+        let all = self.user.run(&["config", "get-contexts", "--output=name"])?;
+        ensure!(all.lines().count() == CONTROL_PLANES.len(), "the user's kubeconfig has the contexts: {all}");
+        let by = |context: &str| self.user.run(&[&["--context", context, "--request-timeout=5s"][..], &LOOK].concat());
+        let answers = |context: &&str| by(context).is_ok();
+        Ok(all.lines().filter(answers).map(str::to_owned).collect())
+    }
+
+    /// The user works by each context but that of who is lost, with the kubeconfig from before; and the operator is answered.
+    fn go_on(&self, loss: &Loss) -> Result<()> {
+        let at = |number| Network::address(number);
+        let answer = self.contexts()?;
+        let of_the_left = |(_, number): &(&str, u8)| answer.iter().any(|context| context.contains(&at(*number)));
+        ensure!(answer.len() == 2 && loss.left.iter().all(of_the_left), "without {:?}: {answer:?}", loss.lost);
+        loss.left.iter().try_for_each(|(name, number)| {
+            let nodes = self.desk.done_at(*number, &self.ann, &["members"])?;
+            ensure!(nodes.contains(name), "the operator was shown at {name}: {nodes}");
+            Ok(())
+        })
+    }
+}
+
+/// A control plane's power is cut, and the cluster lives; then a new machine takes its place. Gives this.
+fn survives(
+    stage: &mut Stage,
+    loss: &Loss,
+    machines: &mut BTreeMap<&str, Box<dyn Machine>>,
+    tokens: &Tokens,
+    images: &Volume,
+) -> Result<Box<dyn Machine>> {
+    let kubectl = &loss.kubectl;
+    await_mesh(kubectl, loss.lost.0, "alive")?;
+    let agents = agents_stay_small(kubectl)?;
+    // Who joined has every key that the founder has.
+    no_secret_stays(kubectl, SECOND, tokens)?;
+    loss.others.iter().try_for_each(|other| written("while all live", other, LIMIT))?;
+    [WORKER, OTHER].iter().try_for_each(|node| watch_the_balancer(kubectl, node))?;
+    let workloads = containers(kubectl)?;
+    until("the user's kubeconfig to work by each of its contexts", LIMIT, PAUSE, || match loss.people.contexts() {
+        Ok(answer) if answer.len() == CONTROL_PLANES.len() => Look::Holds(()),
+        Ok(answer) => Look::NotYet(format!("by {answer:?}")),
+        Err(error) => Look::NotYet(format!("{error:#}")),
+    })?;
+    agents.iter().try_for_each(|agent| agent.since(kubectl))?;
+    machines.remove(loss.lost.0).context("who is lost was started")?.cut_power()?;
+    outlives(loss, &workloads)?;
+    loss.people.go_on(loss)?;
+    replace(stage, loss, images)
 }
 
 /// A control plane joins, and its power is cut, and again; then it is left to finish. Once it has a vote, etcd can't decide
@@ -195,9 +302,10 @@ fn agents_stay_small(kubectl: &Kubectl) -> Result<Vec<Used>> {
     Ok(agents)
 }
 
-/// Waits until the worker sees all five in the mesh and nobody else: the founder in this state, and the others alive.
-fn await_mesh(kubectl: &Kubectl, founder: &str) -> Result<()> {
-    let expected = [(FOUNDER, founder), (SECOND, "alive"), (THIRD, "alive"), (WORKER, "alive"), (OTHER, "alive")];
+/// Waits until the worker sees all five in the mesh and nobody else: the one of this name in this state, and the others alive.
+fn await_mesh(kubectl: &Kubectl, one: &str, state: &str) -> Result<()> {
+    let expected =
+        [FOUNDER, SECOND, THIRD, WORKER, OTHER].map(|name| (name, if name == one { state } else { "alive" }));
     until("the worker's mesh to have its members", LIMIT, PAUSE, || {
         let said = kubeboot(kubectl, WORKER, &["members", "--output", "json"]);
         let view: Value = serde_json::from_str(&said).unwrap_or_default();
@@ -210,51 +318,54 @@ fn await_mesh(kubectl: &Kubectl, founder: &str) -> Result<()> {
     })
 }
 
-/// The lost founder is replaced by what `kubeboot status` names, commanded on a node here, and by a new machine under its name.
-fn replace_the_founder(stage: &mut Stage, kubectl: &Kubectl, images: &Volume) -> Result<Box<dyn Machine>> {
-    let remove = [2, 3].map(|number| format!("kubeboot --node {} node remove {FOUNDER}", Network::address(number)));
+/// Who is lost is replaced by what `kubeboot status` names, commanded on a node here, and by a new machine under its name.
+fn replace(stage: &mut Stage, loss: &Loss, images: &Volume) -> Result<Box<dyn Machine>> {
+    let (kubectl, (lost, place), [(first, at), (second, _)]) = (&loss.kubectl, loss.lost, loss.left);
+    let remove =
+        loss.left.map(|(_, number)| format!("kubeboot --node {} node remove {lost}", Network::address(number)));
     until("a worker's status to say what is lost", LIMIT, PAUSE, || {
         let status = kubeboot(kubectl, WORKER, &["status"]);
-        let lost = status.lines().any(|line| line.contains("LOST") && line.contains(FOUNDER));
-        if lost && remove.iter().any(|command| status.contains(command)) {
+        let told = status.lines().any(|line| line.contains("LOST") && line.contains(lost));
+        if told && remove.iter().any(|command| status.contains(command)) {
             Look::Holds(())
         } else {
             Look::NotYet(status)
         }
     })?;
-    await_mesh(kubectl, "down")?;
-    let refused = kubeboot(kubectl, SECOND, &["node", "remove", THIRD]);
+    await_mesh(kubectl, lost, "down")?;
+    let refused = kubeboot(kubectl, first, &["node", "remove", second]);
     ensure!(refused.contains("etcd could not decide any more"), "removing a second of three was answered: {refused}");
-    let removed = kubeboot(kubectl, SECOND, &["node", "remove", FOUNDER]);
-    ensure!(removed.contains("etcd goes on without its member"), "removing the founder was answered: {removed}");
-    let made = kubeboot(kubectl, SECOND, &["token", "create", "--role", "control-plane", "--output", "json"]);
+    let removed = kubeboot(kubectl, first, &["node", "remove", lost]);
+    ensure!(removed.contains("etcd goes on without its member"), "removing {lost} was answered: {removed}");
+    let made = kubeboot(kubectl, first, &["token", "create", "--role", "control-plane", "--output", "json"]);
     let made: Value = serde_json::from_str(&made).with_context(|| format!("token create answered: {made}"))?;
     let token = made["token"].as_str().context("token create gave no token")?;
     let disk = stage.disk_of("replacement")?;
     let mut spec = stage.spec(&disk);
     spec.name = "replacement".into();
-    let join = format!("kubeboot.join={}", Network::address(2));
-    spec.words.extend(["kubeboot.role=control-plane".into(), join, format!("kubeboot.name={FOUNDER}")]);
+    spec.number = place;
+    let join = format!("kubeboot.join={}", Network::address(at));
+    spec.words.extend(["kubeboot.role=control-plane".into(), join, format!("kubeboot.name={lost}")]);
     spec.credentials.push(("kubeboot.token".into(), token.as_bytes().to_vec()));
     spec.volumes.push(images.clone());
     let machine = stage.start(spec)?;
-    await_node(kubectl, FOUNDER, &*machine)?;
+    await_node(kubectl, lost, &*machine)?;
     await_members(kubectl)?;
     // The machine that was lost is no member any more; the one that took its name is.
-    await_mesh(kubectl, "alive")?;
+    await_mesh(kubectl, lost, "alive")?;
     Ok(machine)
 }
 
 /// A worker that was removed, and is switched on again with all that it had, is no node any more. It is left without power.
-fn a_removed_worker_stays_out(stage: &mut Stage, kubectl: &Kubectl, spec: Spec) -> Result<()> {
-    let removed = kubeboot(kubectl, SECOND, &["node", "remove", WORKER, "--without-drain"]);
+fn a_removed_worker_stays_out(stage: &mut Stage, loss: &Loss, spec: Spec) -> Result<()> {
+    let kubectl = &loss.kubectl;
+    let removed = kubeboot(kubectl, loss.left[0].0, &["node", "remove", WORKER, "--without-drain"]);
     ensure!(removed.contains("its name is free"), "removing the worker was answered: {removed}");
     let mut machine = stage.start(spec)?;
     let user = format!("system:node:{WORKER}");
-    let servers = [FOUNDER, SECOND, THIRD];
     until("an API server to refuse the removed worker, with the reason in its audit log", TO_READY, PAUSE, || {
         let mut seen = String::new();
-        for server in servers {
+        for (server, _) in CONTROL_PLANES {
             let log = workload::on(kubectl, Some(server), &["grep", &user, "/var/log/kubernetes/audit.log"]);
             let log = log.unwrap_or_default();
             if log.contains("this machine was removed from the cluster") {
@@ -340,13 +451,12 @@ fn written(when: &str, server: &Forward, limit: Duration) -> Result<()> {
     })
 }
 
-/// With the founder's power cut: the other two serve, and the workers, which were told of the founder alone, go on.
-fn outlives(kubectl: &Kubectl, others: &[Forward], workloads: &str) -> Result<()> {
-    let start = Instant::now();
+/// With one's power cut: the other two serve, and the workers, which were told of the founder alone, go on.
+fn outlives(loss: &Loss, workloads: &str) -> Result<()> {
+    let (kubectl, start) = (&loss.kubectl, Instant::now());
     let first = std::thread::scope(|scope| {
-        let writes = others
-            .iter()
-            .map(|other| scope.spawn(move || written("without the founder", other, LIMIT).map(|()| start.elapsed())));
+        let writes = loss.others.iter();
+        let writes = writes.map(|other| scope.spawn(move || written("then", other, LIMIT).map(|()| start.elapsed())));
         let writes: Vec<_> = writes.collect();
         writes.into_iter().map(|write| write.join().expect("no panic")).collect::<Result<Vec<_>>>()
     })?;
@@ -372,8 +482,10 @@ fn outlives(kubectl: &Kubectl, others: &[Forward], workloads: &str) -> Result<()
         times.iter().map(|time| format!("{:.1}", time.as_secs_f64())).collect::<Vec<_>>().join(" and ")
     };
     println!(
-        "       without the founder: first writes at {SECOND} and {THIRD} after {} s; silence at the workers' balancers of {} s \
-         (target {} s)",
+        "       without {}: first writes at {} and {} after {} s; silence at the workers' balancers of {} s (target {} s)",
+        loss.lost.0,
+        loss.left[0].0,
+        loss.left[1].0,
         seconds(&first),
         seconds(&silences),
         TARGET.as_secs()

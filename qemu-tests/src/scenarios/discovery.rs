@@ -7,12 +7,11 @@ use kubeboot::discovery::{GROUP_IPV4, PORT};
 use kubeboot::timeline::What;
 use kubeboot::token::Joiner;
 
-use super::join::{FOUNDER, Tokens, WORKER, await_node, founder_named, founder_of, joiner_of};
-use super::{founder, workload};
+use super::founder;
+use super::join::{Tokens, WORKER, await_node, founder_named, founder_of, joiner_of};
 use crate::machine::network::Network;
 use crate::machine::{Machine, Spec, Volume, report};
 use crate::scenario::{Founded, Needs, ONE, Scenario, Stage, TO_READY, says, stop, stop_all};
-use crate::transcript::last_lines;
 
 /// The scenarios of this file.
 pub const SCENARIOS: &[Scenario] = &[
@@ -37,7 +36,7 @@ const RIVAL: &str = "rival";
 const RIVALS_PLACE: u8 = 3;
 /// Within what time two founders say that they are two.
 const MINUTE: Duration = Duration::from_secs(60);
-/// A worker that is switched on when the tokens are over, or when there are two clusters.
+/// A worker that is switched on when there are two clusters.
 const LATE: &str = "late";
 /// What a unit that has ended writes to the console, for no line of kubeboot's own has its exit code.
 const ENDED: &str = "kubeboot.service has ended with ";
@@ -59,7 +58,6 @@ fn found_and_refused(stage: &mut Stage) -> Result<()> {
     // The seed's tokens are over: the cluster is known by its seed all the same.
     let over = ["delete", "configmap", "--namespace=kubeboot-system", "--selector=kubeboot.local/kind=token"];
     founded.kubectl.run(&over)?;
-    a_late_one_is_refused(stage, &founded, &tokens, &images)?;
     let mut spec = founder_named(stage, TWIN, 2, &tokens, &images)?;
     tells_its_end(&mut spec);
     let mut twin = stage.start(spec)?;
@@ -119,18 +117,6 @@ fn two_clusters_are_told_and_none_is_chosen(
         let records = kubectl.run(&["get", "configmaps", "--namespace=kubeboot-system", "-o", "name"])?;
         ensure!(!records.contains(&format!("node-{LATE}")), "{LATE} has chosen one of two clusters: {records}");
     }
-    late.cut_power()
-}
-
-/// A machine whose token is over is told on its console what to do, and the log of who refused it has the reason.
-fn a_late_one_is_refused(stage: &mut Stage, founded: &Founded, tokens: &Tokens, images: &Volume) -> Result<()> {
-    let mut late = stage.start(joiner_of(stage, Joiner::Worker, LATE, 3, tokens, images)?)?;
-    let told = ["no control plane here accepts this token", "make a new one with: kubeboot token create"];
-    told.iter().try_for_each(|part| late.console().wait_for_text(part, TO_READY).map(drop))?;
-    let journal = ["journalctl", "--unit=kubeboot-agent", "--output=cat", "--no-pager"];
-    let log = workload::on(&founded.kubectl, Some(FOUNDER), &journal)?;
-    let refused = |line: &&str| line.contains("refused") && line.contains(&Network::address(3));
-    ensure!(log.lines().any(|line| refused(&line)), "nothing tells who was refused: {}", last_lines(&log, 20));
     late.cut_power()
 }
 

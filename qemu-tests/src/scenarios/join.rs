@@ -74,7 +74,7 @@ fn a_worker_joins(stage: &mut Stage) -> Result<()> {
 }
 
 /// How many seconds a machine took to find its cluster and to be admitted, certificates and all, as it reports.
-fn admitted(machine: &dyn Machine) -> Result<f64> {
+pub(super) fn admitted(machine: &dyn Machine) -> Result<f64> {
     let events = report::events(&machine.report().text());
     let taken = events.iter().find_map(|event| match &event.what {
         What::Step { step, seconds, .. } if step == "be admitted by a control plane" => Some(*seconds),
@@ -230,8 +230,14 @@ fn tokens_are_made_and_revoked(kubectl: &Kubectl) -> Result<()> {
     Ok(())
 }
 
-/// The kubelet's certificate, and where its leases are.
-const CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+/// Every certificate of a node: the kubelet's two, kube-proxy's and flanneld's.
+const CERTIFICATES: [&str; 4] = [
+    "/var/lib/kubelet/pki/kubelet-client-current.pem",
+    "/var/lib/kubelet/pki/kubelet.crt",
+    "/etc/kubernetes/pki/kube-proxy.pem",
+    "/etc/kubernetes/pki/flannel.pem",
+];
+/// Where kubelets say that they live.
 const LEASE: [&str; 3] = ["get", "lease", "--namespace=kube-node-lease"];
 
 /// On both machines the clock is set: to when certificates are due, and to when those that were there before have ended.
@@ -241,16 +247,19 @@ fn certificates_are_renewed_in_time(kubectl: &Kubectl) -> Result<()> {
     let nodes = [FOUNDER, WORKER];
     let on = |node: &str, command: &[&str]| workload::on(kubectl, Some(node), command);
     let set_clocks = |by: &str| nodes.iter().try_for_each(|node| on(node, &["date", "--set", by]).map(drop));
-    let digests = || nodes.map(|node| on(node, &["sha256sum", CERTIFICATE]));
-    let before = digests().into_iter().collect::<Result<Vec<_>>>()?;
+    // A line for each file of each node.
+    let digests = || -> Result<Vec<String>> {
+        let of = |node: &&str| on(node, &[&["sha256sum"][..], &CERTIFICATES].concat());
+        let lines = nodes.iter().map(of).collect::<Result<Vec<_>>>()?;
+        Ok(lines.iter().flat_map(|of_one| of_one.lines().map(str::to_owned)).collect())
+    };
+    let before = digests()?;
+    ensure!(before.len() == nodes.len() * CERTIFICATES.len(), "the nodes have the certificates: {before:?}");
     set_clocks("+5 days")?;
-    until("both kubelets' certificates to be renewed", LIMIT, PAUSE, || {
-        let now = digests().into_iter().collect::<Result<Vec<_>>>();
-        match now {
-            Ok(now) if now.iter().zip(&before).all(|(now, before)| now != before) => Look::Holds(()),
-            Ok(now) => Look::NotYet(format!("{now:?}; before the clocks were set: {before:?}")),
-            Err(error) => Look::NotYet(format!("{error:#}")),
-        }
+    until("every certificate of both nodes to be renewed", LIMIT, PAUSE, || match digests() {
+        Ok(now) if now.len() == before.len() && now.iter().all(|file| !before.contains(file)) => Look::Holds(()),
+        Ok(now) => Look::NotYet(format!("{now:?}; before the clocks were set: {before:?}")),
+        Err(error) => Look::NotYet(format!("{error:#}")),
     })?;
     set_clocks("+3 days")?;
     for node in nodes {
@@ -260,7 +269,10 @@ fn certificates_are_renewed_in_time(kubectl: &Kubectl) -> Result<()> {
             renewed > now.trim()
         })?;
     }
-    Ok(())
+    // The API server reads logs from kubelets by what they serve with.
+    kubectl
+        .wait_for("a log from the worker", LIMIT, &["logs", "client-worker"], |log| log.contains("started"))
+        .map(drop)
 }
 
 /// On each node a web server with its Service, and a client.

@@ -14,8 +14,10 @@ mod power_cut;
 mod preflight;
 mod prompt;
 mod reboot;
+mod refusals;
 mod releases;
 mod reset;
+mod secrets;
 mod var;
 mod workload;
 
@@ -32,6 +34,7 @@ pub fn all() -> Vec<&'static Scenario> {
         control_planes::SCENARIOS,
         join::SCENARIOS,
         discovery::SCENARIOS,
+        refusals::SCENARIOS,
         operators::SCENARIOS,
         attacks::SCENARIOS,
         releases::SCENARIOS,

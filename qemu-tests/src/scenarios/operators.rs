@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,11 +10,13 @@ use image_builder::command::{output, run};
 use image_builder::host;
 use serde_json::Value;
 
+use super::founder;
 use super::join::{FOUNDER, Tokens, WORKER, await_node, founder_of, worker_of};
-use super::{founder, workload};
+use super::secrets::no_secret_stays;
 use crate::kubectl::{Kubectl, within};
 use crate::machine::network::Network;
 use crate::scenario::{Needs, ONE, Scenario, Stage, stop_all};
+use crate::transcript::Transcript;
 use crate::wait::{Look, until};
 
 /// The scenarios of this file.
@@ -86,7 +88,7 @@ fn a_worker_answers(stage: &mut Stage) -> Result<()> {
 }
 
 /// An ssh key in a file, as ssh-keygen makes it.
-fn key(stage: &Stage, name: &str) -> Result<PathBuf> {
+pub(super) fn key(stage: &Stage, name: &str) -> Result<PathBuf> {
     host::host_packages(&["openssh-client"])?;
     let file = stage.folder.join(format!("id_{name}"));
     let mut keygen = Command::new("ssh-keygen");
@@ -95,7 +97,7 @@ fn key(stage: &Stage, name: &str) -> Result<PathBuf> {
 }
 
 /// The public half of a key: one line.
-fn public(key: &Path) -> Result<String> {
+pub(super) fn public(key: &Path) -> Result<String> {
     let file = key.with_extension("pub");
     let text = fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
     Ok(text.trim().to_owned())
@@ -109,11 +111,25 @@ fn fingerprint(key: &Path) -> Result<String> {
 }
 
 /// Where people sit: another machine of the cluster's network, with the kubeboot of the release.
-struct Desk {
+pub(super) struct Desk {
     program: PathBuf,
     namespace: Option<String>,
     folder: PathBuf,
     fingerprint: String,
+}
+
+/// A log as it grows.
+struct Followed {
+    child: Child,
+    log: Transcript,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        // Who follows goes on until then.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// How a command ended.
@@ -124,7 +140,7 @@ struct Ended {
 }
 
 impl Desk {
-    fn new(stage: &Stage, kubectl: &Kubectl, tokens: &Tokens) -> Result<Self> {
+    pub(super) fn new(stage: &Stage, kubectl: &Kubectl, tokens: &Tokens) -> Result<Self> {
         let seed = stage.folder.join("seed");
         image_builder::qemu::secret_file(&seed, tokens.seed())?;
         let program = stage.lab.kubeboot.clone();
@@ -141,24 +157,40 @@ impl Desk {
         self.ask_at(0, key, words)
     }
 
-    /// The same, at the machine in that place on the network. The cluster is known by the seed's fingerprint, which is
-    /// remembered.
+    /// The same, at the machine in that place on the network.
     fn ask_at(&self, number: u8, key: &Path, words: &[&str]) -> Result<Ended> {
-        let mut command = within(self.namespace.as_deref(), &self.program.to_string_lossy());
-        command.args(["--node", &Network::address(number), "--fingerprint", &self.fingerprint, "--identity"]).arg(key);
-        command.args(words).env("HOME", &self.folder).env_remove("SSH_AUTH_SOCK").env_remove("XDG_CONFIG_HOME");
+        let mut command = self.command(number, key, words);
         let ended = command.output().with_context(|| format!("can't run {}", self.program.display()))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(Ended { code: ended.status.code(), out: text(&ended.stdout), said: text(&ended.stderr) })
     }
 
+    /// kubeboot as who has this key. The cluster is known by the seed's fingerprint, which is remembered.
+    fn command(&self, number: u8, key: &Path, words: &[&str]) -> Command {
+        let mut command = within(self.namespace.as_deref(), &self.program.to_string_lossy());
+        command.args(["--node", &Network::address(number), "--fingerprint", &self.fingerprint, "--identity"]).arg(key);
+        command.args(words).env("HOME", &self.folder).env_remove("SSH_AUTH_SOCK").env_remove("XDG_CONFIG_HOME");
+        command
+    }
+
+    /// Follows the log of a unit at the founder, from its latest line on, until what it gives is dropped.
+    fn follow(&self, key: &Path, unit: &str) -> Result<Followed> {
+        let mut command = self.command(0, key, &["logs", unit, "--follow", "--lines", "1"]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("can't follow a log")?;
+        let out = child.stdout.take().context("its output is piped")?;
+        let followed = Followed { child, log: Transcript::record(out, &self.folder.join("followed.log"))? };
+        // The line from before shows that it is on its way.
+        followed.log.wait_for("a first line of the log", LIMIT, |text| text.contains('\n').then_some(()))?;
+        Ok(followed)
+    }
+
     /// The same at the founder, where it has to succeed. Gives what it printed.
-    fn done(&self, key: &Path, words: &[&str]) -> Result<String> {
+    pub(super) fn done(&self, key: &Path, words: &[&str]) -> Result<String> {
         self.done_at(0, key, words)
     }
 
     /// The same at the machine in that place on the network.
-    fn done_at(&self, number: u8, key: &Path, words: &[&str]) -> Result<String> {
+    pub(super) fn done_at(&self, number: u8, key: &Path, words: &[&str]) -> Result<String> {
         let Ended { code, out, said } = self.ask_at(number, key, words)?;
         ensure!(code == Some(0), "kubeboot {} at {number} ended with {code:?}: {said}{out}", words.join(" "));
         Ok(out)
@@ -224,8 +256,9 @@ fn operators(desk: &Desk, ann: &Path, bob: &Path) -> Result<()> {
     desk.done(ann, &["status"]).map(drop)
 }
 
-/// Who never was an operator gets nothing, and the log says who it was.
+/// Who never was an operator gets nothing, and the log says who it was, while it happens, to who follows it.
 fn strangers(desk: &Desk, ann: &Path, eve: &Path) -> Result<()> {
+    let followed = desk.follow(ann, "kubeboot-agent")?;
     let remove = ["node", "remove", WORKER];
     for words in
         [&["status"][..], &["logs"], &["members"], &["kubeconfig"], &["token", "list"], &["operator", "list"], &remove]
@@ -239,14 +272,7 @@ fn strangers(desk: &Desk, ann: &Path, eve: &Path) -> Result<()> {
             ended.said
         );
     }
-    let fingerprint = fingerprint(eve)?;
-    until("the log to name the stranger's key", LIMIT, PAUSE, || {
-        match desk.done(ann, &["logs", "kubeboot-agent", "--lines", "1000"]) {
-            Ok(log) if log.contains(&fingerprint) => Look::Holds(()),
-            Ok(log) => Look::NotYet(log.lines().last().unwrap_or_default().to_owned()),
-            Err(error) => Look::NotYet(format!("{error:#}")),
-        }
-    })
+    followed.log.wait_for_text(&fingerprint(eve)?, LIMIT)
 }
 
 /// The worker's place on the network.
@@ -366,27 +392,4 @@ fn a_node_is_removed(desk: &Desk, kubectl: &Kubectl, ann: &Path) -> Result<()> {
     let nodes = kubectl.run(&["get", "nodes", "-o", "name"])?;
     ensure!(!nodes.contains(WORKER) && nodes.contains(FOUNDER), "the cluster has: {nodes}");
     await_members("the worker to be gone from the mesh", &|all| all.iter().all(|(name, _)| name != WORKER))
-}
-
-/// Neither arguments of processes nor the journal nor files that everybody may read hold a token, and none a private key.
-/// And no core dump is written, which would have them all.
-fn no_secret_stays(kubectl: &Kubectl, node: &str, tokens: &Tokens) -> Result<()> {
-    // units/sysctl.d has the kernel throw them away.
-    let dumps = workload::on(kubectl, Some(node), &["cat", "/proc/sys/kernel/core_pattern"])?;
-    ensure!(dumps.trim() == "|/bin/false", "{node} gives core dumps to: {dumps}");
-    let journal = workload::on(kubectl, Some(node), &["journalctl", "--boot", "--no-pager", "--output=cat"])?;
-    // Of the pod that the look above was made by: it sees the machine's processes, and its files below /host.
-    let pod = format!("node-{node}");
-    let arguments = kubectl.exec(&pod, &["sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; true"])?;
-    ensure!(arguments.contains("kubelet") && journal.contains("kubelet"), "the search of {node} saw too little");
-    let readable =
-        "find /host/etc /host/run /host/var -xdev -type f -perm -004 -size -2048k ! -path '*/pods/*' 2>/dev/null";
-    for secret in tokens.secrets().into_iter().chain(["PRIVATE KEY-----"]) {
-        ensure!(!arguments.contains(secret), "arguments of a process of {node} hold a secret");
-        ensure!(!journal.contains(secret), "the journal of {node} holds a secret");
-        let search = format!("{readable} | xargs grep -lF -e '{secret}' 2>/dev/null; true");
-        let found = kubectl.exec(&pod, &["sh", "-c", &search])?;
-        ensure!(found.trim().is_empty(), "a secret stands in files of {node} that everybody may read: {found}");
-    }
-    Ok(())
 }

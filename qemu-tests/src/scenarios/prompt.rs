@@ -1,9 +1,9 @@
 //! No role given: the console offers to found a cluster or to join one, and does it.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::founder;
-use super::join::{Tokens, WORKER, await_node, founder_of, worker_of};
+use super::join::{Tokens, WORKER, admitted, await_node, founder_of, worker_of};
 use crate::machine::network::Network;
 use crate::scenario::{Needs, ONE, Scenario, Stage, TO_SPEAK, stop_all};
 
@@ -49,8 +49,10 @@ fn joined_at_the_prompt(stage: &mut Stage) -> Result<()> {
     let mut founded = stage.ready(machine)?;
     worker.console().wait_for_text("kubeboot> ", TO_SPEAK)?;
     worker.type_line(&format!("join {}", Network::address(0)))?;
-    worker.console().wait_for_text("Token (kb1w-", TO_SPEAK)?;
+    worker.console().wait_for_text("which is not shown: ", TO_SPEAK)?;
     worker.type_line(tokens.worker())?;
     await_node(&founded.kubectl, WORKER, &*worker)?;
+    ensure!(!worker.console().text().contains(tokens.worker()), "the console shows the token that was typed");
+    println!("       told where its cluster is, it had its certificates after {:.0} ms", admitted(&*worker)? * 1000.0);
     stop_all([&mut *worker, &mut *founded.machine])
 }

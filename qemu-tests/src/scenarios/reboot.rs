@@ -74,7 +74,7 @@ fn frozen(stage: &mut Stage) -> Result<()> {
     let machine = stage.start(spec)?;
     let founded = stage.ready(machine)?;
     founded.machine.console().wait_for_text("cluster.dns-domain", Duration::from_secs(10))?;
-    founded.machine.console().wait_for_text("from-a-stick is ignored", Duration::from_secs(10))?;
+    founded.machine.console().wait_for_text("\"from-a-stick\" is ignored", Duration::from_secs(10))?;
     ensure!(founded.node != "from-a-stick", "the node has another name");
     let dns = ["get", "configmap", "-n", "kube-system", "coredns", "-o", "jsonpath={.data}"];
     let config = founded.kubectl.run(&dns)?;

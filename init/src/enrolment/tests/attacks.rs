@@ -5,8 +5,11 @@
 //! argument: then TLS itself is broken, and what is shown is that the transcript holds on its own.
 
 use proptest::prelude::*;
+use rcgen::SanType;
 
 use super::world::*;
+use crate::certificates::profile::{self, Request};
+use crate::certificates::sample::signing_request;
 use crate::enrolment::failure::{Failure, Impostor};
 use crate::enrolment::joiner::{Credential, Joiner};
 use crate::enrolment::message::{Ask, Hello, Message, Proof, Purpose, Refusal, Versions, prefix};
@@ -252,6 +255,41 @@ fn a_session_can_not_be_played_again() {
         let ended = Attempt { exporters, nonce: bytes(nonce), ..fresh }.run(&mut world);
         assert_eq!(ended.failure(), &Failure::Impostor(Impostor::Signature), "{exporter}");
     }
+}
+
+/// Who has a token and asks for certificates that are another's gets none at all, and takes no use of it.
+#[test]
+fn a_token_gets_no_certificate_for_anothers_name_or_address() {
+    let mut world = World::new();
+    let honest_one = machine("w-1", 21);
+    let [(_, client), (_, serving), ..] = profile::of_every_node("w-1", honest_one.address, &key(21).public());
+    let names =
+        |change: &dyn Fn(&mut Vec<SanType>)| signing_request(&serving, |params| change(&mut params.subject_alt_names));
+    let address = |text: &str| SanType::IpAddress(text.parse().unwrap());
+    let forged = [
+        (0, machine("w-2", 22).requests[0].clone()),
+        (0, machine("cp-1", 10).requests[0].clone()),
+        (0, signing_request(&Request { organizations: vec!["system:masters".into()], ..client.clone() }, |_| {})),
+        (1, machine("cp-1", 10).requests[1].clone()),
+        (1, names(&|names| names.push(address("192.0.2.10")))),
+        (1, names(&|names| names.push(SanType::URI("spiffe://cluster/admin".try_into().unwrap())))),
+        (1, names(&|names| names.push(SanType::DnsName("kubernetes.default.svc".try_into().unwrap())))),
+        (1, names(&|names| names[1] = address("127.0.0.1"))),
+        (1, names(&|names| names[1] = address("10.96.0.1"))),
+    ];
+    for (place, request) in forged {
+        let mut liar = machine("w-1", 21);
+        liar.requests[place] = request;
+        let token = Credential::Token(world.seed.join_token(Role::Worker));
+        let ended = Attempt::new(liar, token, key(21), &mut honest).run(&mut world);
+        let Outcome::Refused(reason @ Reason::Request(_)) = &ended.notes[0].outcome else {
+            panic!("request {place} was answered: {:?}", ended.notes);
+        };
+        assert!(ended.joiner.is_err() && world.nodes.iter().all(|node| node.name != "w-1"));
+        assert!(reason.to_string().starts_with("its certificate request is not what it may ask for: "), "{reason}");
+    }
+    let token = world.seed.join_token(Role::Worker);
+    assert!(join(&mut world, "w-1", 21, token).joiner.is_ok(), "the honest one is not kept out");
 }
 
 /// Who holds a worker's token knows the fingerprint and the join key; and, having joined once, the cluster's record.

@@ -80,6 +80,7 @@ pub fn start(this: &ThisNode) -> Result<Warning, String> {
             eprintln!("kubeboot: {text}");
             told.set(None);
         }
+        News::Unanswered(text) => println!("discovery: {text}"),
     };
     let mut serving = Serving {
         answering: Answering::new(me, &founding, &identity),
@@ -146,6 +147,9 @@ impl Serving {
                     found.add(answer);
                 }
             });
+            if let Some(text) = self.answering.complaint(clock::monotonic()) {
+                (self.say)(&News::Unanswered(text));
+            }
             if more {
                 wait::pause_for(BREATH);
             }
@@ -174,7 +178,10 @@ impl Serving {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use super::*;
+    use crate::discovery::Query;
     use crate::host::discovery::look_at;
     use crate::host::discovery::tests::{free_place, multicast_places};
 
@@ -258,6 +265,38 @@ mod tests {
         let mut found = Found::default();
         asking.hear(|answer| found.add(answer));
         assert_eq!(found.clusters(), [[1; 16]]);
+    }
+
+    #[test]
+    fn a_query_that_was_recorded_gets_no_second_answer_and_the_log_says_so() {
+        let (sender, news) = std::sync::mpsc::channel();
+        let place = free_place();
+        let (own, group) = place.ipv4.expect("an IPv4 place");
+        let say = Box::new(move |news: &News| sender.send(news.clone()).expect("the test listens"));
+        let mut serving = serving(1, say);
+        // It serves for as long as it is asked; nobody waits for its end.
+        std::thread::spawn(move || serving.run(&place, clock::monotonic() + Duration::from_secs(60)));
+        let query = Query::new(&Key::of(&fingerprint(&FOUNDING)), random::bytes());
+        let [asks, replays] = [(); 2].map(|()| {
+            let socket = UdpSocket::bind((own, 0)).expect("a port");
+            socket.connect(group).expect("an address");
+            socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
+            socket
+        });
+        let mut buffer = [0; 512];
+        // Until it listens there is an ICMP error for an answer.
+        let length = loop {
+            match asks.send(&query.message()).and_then(|_| asks.recv(&mut buffer)) {
+                Ok(length) => break length,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionRefused),
+            }
+        };
+        assert!(query.open(&buffer[..length]).is_some());
+        replays.send(&query.message()).expect("sent");
+        let told = news.recv_timeout(Duration::from_secs(20)).expect("a line of the log");
+        assert!(matches!(&told, News::Unanswered(text) if text.contains("1 that were recorded and sent again")));
+        replays.set_nonblocking(true).expect("a socket");
+        assert!(replays.recv(&mut buffer).is_err(), "a query that was sent again was answered");
     }
 
     #[test]

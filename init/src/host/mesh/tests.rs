@@ -184,10 +184,20 @@ fn three_nodes_find_each_other_see_a_crash_and_get_a_new_key_after_a_removal() {
     three.has_key(2);
     three.sees(&[("one", "alive"), ("three", "alive")]);
 
-    // The removed node comes back with its old key.
+    // The removed node comes back with its old key: it is heard, and neither let in nor given the new key.
     two.start(&seeds);
-    two.until("its mesh to run", |this| if this.standing().key_epoch == 1 { Ok(()) } else { Err("not yet".into()) });
-    one.sees(&[("one", "alive"), ("three", "alive")]);
+    one.until("what the removed node sends to be dropped", |this| {
+        let log = this.log.lock().unwrap();
+        if log.iter().any(|line| line.contains("that a removed node or an old mesh key sealed")) {
+            Ok(())
+        } else {
+            Err("nothing is told of it".to_owned())
+        }
+    });
+    for machine in [&one, &three] {
+        machine.sees(&[("one", "alive"), ("three", "alive")]);
+    }
+    two.has_key(1);
 }
 
 #[test]

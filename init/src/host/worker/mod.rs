@@ -46,6 +46,6 @@ pub fn certificates(root: &Root, worker: &Worker) -> (Vec<Listed>, Unix) {
 }
 
 #[cfg(test)]
-mod full_disk;
+mod control_plane_tests;
 #[cfg(test)]
 mod tests;

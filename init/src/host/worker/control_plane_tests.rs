@@ -1,5 +1,6 @@
-//! A control plane that joins while its disk is full: wherever the room ends, nothing torn and no secret is left beside
-//! what is in place, the words say what helps, and the boot after that goes on.
+//! A control plane that joins while its disk is full, or whose power is cut: wherever that happens, nothing torn is left in
+//! place, and the boot after that goes on. Of a full disk no secret is left beside what is in place, and the words say what
+//! helps.
 
 use std::collections::BTreeMap;
 
@@ -27,6 +28,21 @@ use crate::settings::Role;
 use crate::settings::frozen::Frozen;
 use crate::token::Joiner;
 use crate::{paths, words};
+
+/// The parts of a boot that write many files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Asks,
+    IsGranted,
+    Makes,
+}
+
+/// When the power is cut: in which part, after how many operations on files.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    part: Part,
+    operations: u32,
+}
 
 /// A cluster that was founded on another machine.
 struct FoundedCluster {
@@ -96,19 +112,30 @@ impl FoundedCluster {
 
     /// One boot of the control plane, as `commands/boot` has it: it joins, makes what is its own, and keeps its membership.
     fn boot(&self, root: &Root) -> Result<(), String> {
+        self.boot_until(root, None)
+    }
+
+    /// The same, whose power is cut.
+    fn boot_until(&self, root: &Root, cut: Option<Cut>) -> Result<(), String> {
         let worker = Worker { node: second() };
-        let executor = || Executor::new(root, NOW, kubernetes::server(second().address), None);
+        let executor = |part: Part| {
+            let executor = Executor::new(root, NOW, kubernetes::server(second().address), None);
+            match cut {
+                Some(cut) if cut.part == part => executor.cut_after(cut.operations),
+                _ => executor,
+            }
+        };
         let words = |error: Failed| error.to_string();
         if !root.path(paths::FROZEN).exists() {
             let steps = control_plane::plan(&worker, &look_at(root, &control_plane::paths(&worker)), NOW).unwrap();
             let (before, after) = split(&steps).unwrap();
-            executor().run(before, |_, _| {}).map_err(words)?;
+            executor(Part::Asks).run(before, |_, _| {}).map_err(words)?;
             let key = check::ed25519_public_half(&read(root, paths::NODE_KEY)).unwrap().try_into().unwrap();
-            executor().with(&self.grant(&key)).run(after, |_, _| {}).map_err(words)?;
+            executor(Part::IsGranted).with(&self.grant(&key)).run(after, |_, _| {}).map_err(words)?;
         }
         let own = as_founder(Role::ControlPlane, &second());
         let steps = plan::plan(&own, &founder::look(root, &own), NOW).unwrap();
-        executor().run(&steps, |_, _| {}).map_err(words)?;
+        executor(Part::Makes).run(&steps, |_, _| {}).map_err(words)?;
         let (one, two) = ("192.0.2.10:6443".parse().unwrap(), "192.0.2.11:6443".parse().unwrap());
         etcd::keep_endpoints(root, &Endpoints::of([one, two]))?;
         let url = || vec!["https://192.0.2.10:2380".to_owned()];
@@ -143,4 +170,38 @@ fn wherever_the_room_ends_nothing_is_left_of_what_was_written_and_the_next_boot_
         assert_eq!(etcd::membership(&root).unwrap().map(|membership| membership.id), Some(7));
     }
     assert!(failures > 10, "only {failures} boots failed");
+}
+
+#[test]
+fn after_a_power_cut_at_any_operation_the_next_boot_joins_as_the_same_control_plane() {
+    let cluster = FoundedCluster::new();
+    let mut cuts = 0;
+    for part in [Part::Asks, Part::IsGranted, Part::Makes] {
+        for operations in 0.. {
+            let (_folder, root) = machine();
+            let cut = Cut { part, operations };
+            let whole = cluster.boot_until(&root, Some(cut)).is_ok();
+            let left = files(&root);
+            for key in Key::ALL.map(Key::path) {
+                assert!(left.get(key).is_none_or(|found| *found == read(&cluster.root, key)), "{key}: {cut:?}");
+            }
+            // Who is a node has every key of the cluster: the founder's plan would make those that are missing.
+            let has_all = Key::ALL.iter().all(|key| left.contains_key(key.path()));
+            assert!(has_all || !left.contains_key(paths::FROZEN), "settings without keys: {cut:?}");
+            let node_key = left.get(paths::NODE_KEY).cloned();
+            cluster.boot(&root).unwrap_or_else(|why| panic!("after {cut:?}: {why}"));
+            assert!(node_key.is_none_or(|key| key == read(&root, paths::NODE_KEY)), "another node key after {cut:?}");
+            assert!(!files(&root).keys().any(|path| path.ends_with(".kubeboot-new")), "torn files after {cut:?}");
+            let own = as_founder(Role::ControlPlane, &second());
+            assert_eq!(plan::plan(&own, &founder::look(&root, &own), NOW).unwrap(), [], "after {cut:?}");
+            for key in Key::ALL.map(Key::path) {
+                assert_eq!(read(&root, key), read(&cluster.root, key), "{key}: {cut:?}");
+            }
+            if whole {
+                break;
+            }
+            cuts += 1;
+        }
+    }
+    assert!(cuts > 100, "the power was cut {cuts} times only");
 }

@@ -1,0 +1,52 @@
+//! What a node keeps to itself.
+
+use anyhow::{Result, ensure};
+use kubeboot::kubernetes::encryption;
+use kubeboot::paths;
+
+use super::join::Tokens;
+use super::workload;
+use crate::kubectl::Kubectl;
+
+/// Neither arguments of processes nor the journal nor files that everybody may read hold a token, a private key, or a key of
+/// the mesh or of the encrypted Secrets. And no core dump is written, which would have them all.
+///
+/// # Errors
+/// One was found, or the search saw too little to find any.
+pub(super) fn no_secret_stays(kubectl: &Kubectl, node: &str, tokens: &Tokens) -> Result<()> {
+    // units/sysctl.d has the kernel throw them away.
+    let dumps = workload::on(kubectl, Some(node), &["cat", "/proc/sys/kernel/core_pattern"])?;
+    ensure!(dumps.trim() == "|/bin/false", "{node} gives core dumps to: {dumps}");
+    let journal = workload::on(kubectl, Some(node), &["journalctl", "--boot", "--no-pager", "--output=cat"])?;
+    // Of the pod that the look above was made by: it sees the machine's processes, and its files below /host.
+    let pod = format!("node-{node}");
+    let arguments = kubectl.exec(&pod, &["sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; true"])?;
+    ensure!(arguments.contains("kubelet") && journal.contains("kubelet"), "the search of {node} saw too little");
+    let readable =
+        "find /host/etc /host/run /host/var -xdev -type f -perm -004 -size -2048k ! -path '*/pods/*' 2>/dev/null";
+    let tokens = tokens.secrets().into_iter().chain(["PRIVATE KEY-----"]).map(str::to_owned);
+    for secret in tokens.chain(keys_of(kubectl, &pod)?) {
+        ensure!(!arguments.contains(&secret), "arguments of a process of {node} hold a secret");
+        ensure!(!journal.contains(&secret), "the journal of {node} holds a secret");
+        let search = format!("{readable} | xargs grep -lF -e '{secret}' 2>/dev/null; true");
+        let found = kubectl.exec(&pod, &["sh", "-c", &search])?;
+        ensure!(found.trim().is_empty(), "a secret stands in files of {node} that everybody may read: {found}");
+    }
+    Ok(())
+}
+
+/// The keys of a node that are no PEM, as a text would show them: the mesh's in both common notations, and on a control plane
+/// the one that Secrets are encrypted with.
+fn keys_of(kubectl: &Kubectl, pod: &str) -> Result<Vec<String>> {
+    let mesh = format!("tail -c 32 /host{}", paths::MESH_KEY);
+    let encryption = format!("sed -n 's/^ *secret: //p' /host{} 2>/dev/null; true", encryption::PATH);
+    let mut keys = Vec::new();
+    for (show, length) in [(format!("{mesh} | base64"), 44), (format!("{mesh} | xxd -p -c 64"), 64)] {
+        let key = kubectl.exec(pod, &["sh", "-c", &show])?.trim().to_owned();
+        ensure!(key.len() == length, "the mesh key of {pod} is shown in {} characters, not {length}", key.len());
+        keys.push(key);
+    }
+    let of_secrets = kubectl.exec(pod, &["sh", "-c", &encryption])?;
+    keys.extend(of_secrets.lines().map(|line| line.trim().to_owned()));
+    Ok(keys)
+}
