@@ -1,8 +1,9 @@
 //! Who may be connected to a server at once, so that a crowd of strangers does not keep an honest machine out.
 //!
-//! When all places are taken a newcomer is not refused: the connection that has proven least, and of those the oldest, has
-//! to go. An honest machine is through with TLS and has shown a fingerprint long before its turn comes; who opens
-//! connections and says nothing crowds out only his like.
+//! When all places are taken a newcomer is not refused: a connection that has shown no fingerprint has to go. Of those that
+//! have said nothing and those that speak TLS it is the oldest of whichever are more. So neither kind can leave the other
+//! without places, and an honest machine, which passes through both, has shown a fingerprint long before its turn comes;
+//! who opens connections and says nothing, or speaks TLS and says no more, crowds out only his like.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -109,9 +110,9 @@ impl Gate {
         }
         let of_one = self.here.values().filter(|(other, _)| *other == source).count();
         let dropped = if of_one >= self.limits.of_one {
-            self.least(|other| other == source)
+            self.next_to_go(|other| other == source)
         } else if self.here.len() >= self.limits.all {
-            self.least(|_| true)
+            self.next_to_go(|_| true)
         } else {
             return Arrival::Admitted { id: self.enter(source), dropped: None };
         };
@@ -144,10 +145,16 @@ impl Gate {
         self.next
     }
 
-    /// Who has shown least, and of those who came first.
-    fn least(&self, of: impl Fn(Source) -> bool) -> Option<Id> {
-        let droppable = self.here.iter().filter(|(_, (source, stage))| of(*source) && *stage < Stage::Accepted);
-        droppable.min_by_key(|(id, (_, stage))| (*stage, **id)).map(|(id, _)| *id)
+    /// Who came first of those without a fingerprint, at the stage that more of them are at; else of those with one.
+    ///
+    /// Were it always one that has said nothing, those who speak TLS and say no more would fill the places but for one,
+    /// and no newcomer would get through its handshake before the next came.
+    fn next_to_go(&self, of: impl Fn(Source) -> bool) -> Option<Id> {
+        let at = |stage: Stage| {
+            self.here.iter().filter(|(_, (source, _))| of(*source)).filter(move |(_, (_, shown))| *shown == stage)
+        };
+        let crowded = if at(Stage::Spoke).count() > at(Stage::Open).count() { Stage::Spoke } else { Stage::Open };
+        [crowded, Stage::Knows].into_iter().find_map(|stage| at(stage).next()).map(|(id, _)| *id)
     }
 }
 
@@ -184,6 +191,32 @@ mod tests {
         assert!(gate.advance(honest, Stage::Accepted));
         gate.leave(honest);
         assert!(!gate.advance(honest, Stage::Accepted));
+    }
+
+    #[test]
+    fn who_speaks_tls_and_says_no_more_leaves_room_for_handshakes() {
+        let mut gate = Gate::new(Limits::default());
+        for number in 0..1000 {
+            let (id, _) = admitted(gate.arrive(Duration::ZERO, source(number)));
+            gate.advance(id, Stage::Spoke);
+        }
+        let (honest, _) = admitted(gate.arrive(Duration::ZERO, source(9_000)));
+        for number in 1000..1120 {
+            assert_ne!(admitted(gate.arrive(Duration::ZERO, source(number))).1, Some(honest));
+        }
+        assert!(gate.advance(honest, Stage::Spoke), "a hundred came while it was in its handshake");
+        for number in 2000..2120 {
+            let (id, dropped) = admitted(gate.arrive(Duration::ZERO, source(number)));
+            assert_ne!(dropped, Some(honest));
+            gate.advance(id, Stage::Spoke);
+        }
+        assert!(
+            gate.advance(honest, Stage::Knows),
+            "and a hundred got through theirs before it had shown a fingerprint"
+        );
+        for number in 3000..5000 {
+            assert_ne!(admitted(gate.arrive(Duration::ZERO, source(number))).1, Some(honest));
+        }
     }
 
     #[test]
