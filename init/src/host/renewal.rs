@@ -169,7 +169,8 @@ pub fn first_pods(root: &Root, this: &ThisNode) -> Result<Vec<String>, String> {
     founder::render(root, &site, &static_pods::first(&site))
 }
 
-fn site<'a>(root: &Root, this: &'a ThisNode) -> Site<'a> {
+/// What this node's manifests are rendered from.
+pub(super) fn site<'a>(root: &Root, this: &'a ThisNode) -> Site<'a> {
     Site {
         settings: &this.settings,
         node: &this.node,

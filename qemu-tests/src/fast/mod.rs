@@ -7,8 +7,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use image_builder::cache::Cache;
 use image_builder::components::{Source, components, test_go};
+use image_builder::kubeboot_binary::kubeboot_binary;
 use image_builder::release::{Inputs, release};
 use image_builder::{command, host, repository};
+use tempfile::TempDir;
 
 use crate::runner::Count;
 
@@ -43,6 +45,11 @@ pub const CHECKS: &[Check] = &[
         name: "Machines join behind a real etcd and a real API server",
         programs: true,
         ..check("", behind_a_real_api_server)
+    },
+    Check {
+        name: "The agent withstands who attacks it from another network namespace",
+        programs: true,
+        ..check("", attacked)
     },
     Check { name: "The mesh survives a hundred seeds of misfortune", long: true, ..check("", many_seeds) },
     Check { name: "Two thousand nodes form a mesh within its figures", long: true, ..check("", figures) },
@@ -113,19 +120,45 @@ fn ignored(which: &[&str], variables: &[(&str, &str)]) -> Result<Count> {
     Ok(count)
 }
 
-/// The programs are the release's own.
+/// The release's own etcd and API server, by links in a folder.
+struct Programs {
+    _folder: TempDir,
+    etcd: String,
+    api_server: String,
+}
+
+impl Programs {
+    fn of_the_release(cache: &Cache) -> Result<Self> {
+        let built = components(cache, &Source::default())?;
+        let folder = tempfile::tempdir().context("can't make a temporary folder")?;
+        let program = |name: &str| {
+            let file = built.files.get(&format!("bin/{name}")).with_context(|| format!("the release has no {name}"))?;
+            // A multi-call binary goes by the name that it is called by.
+            let path = folder.path().join(name);
+            symlink(file, &path).with_context(|| format!("can't make {}", path.display()))?;
+            Ok::<_, anyhow::Error>(path.display().to_string())
+        };
+        let (etcd, api_server) = (program("etcd")?, program("kube-apiserver")?);
+        Ok(Programs { _folder: folder, etcd, api_server })
+    }
+
+    fn variables(&self) -> [(&str, &str); 2] {
+        [("ETCD", &self.etcd), ("KUBE_APISERVER", &self.api_server)]
+    }
+}
+
 fn behind_a_real_api_server() -> Result<Count> {
-    let built = components(&Cache::open()?, &Source::default())?;
-    let folder = tempfile::tempdir().context("can't make a temporary folder")?;
-    let program = |name: &str| {
-        let file = built.files.get(&format!("bin/{name}")).with_context(|| format!("the release has no {name}"))?;
-        // A multi-call binary goes by the name that it is called by.
-        let path = folder.path().join(name);
-        symlink(file, &path).with_context(|| format!("can't make {}", path.display()))?;
-        Ok::<_, anyhow::Error>(path.display().to_string())
-    };
-    let (etcd, server) = (program("etcd")?, program("kube-apiserver")?);
-    ignored(&["--lib", "::real::"], &[("ETCD", &etcd), ("KUBE_APISERVER", &server)])
+    let programs = Programs::of_the_release(&Cache::open()?)?;
+    ignored(&["--lib", "::real::"], &programs.variables())
+}
+
+/// The agent is the release's own too.
+fn attacked() -> Result<Count> {
+    host::host_packages(&["iproute2", "util-linux"])?;
+    let cache = Cache::open()?;
+    let (programs, kubeboot) = (Programs::of_the_release(&cache)?, kubeboot_binary(&cache)?.display().to_string());
+    let variables = [&programs.variables()[..], &[("KUBEBOOT", &kubeboot)]].concat();
+    ignored(&["--lib", "enrolment::tests::agent::"], &variables)
 }
 
 fn with_a_real_agent() -> Result<Count> {
@@ -150,10 +183,15 @@ fn tested(cargo: &mut Command) -> Result<Count> {
     if !output.status.success() && count.failed == 0 {
         bail!("cargo test ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     }
-    for line in failures(&text) {
+    for line in reports(&text).chain(failures(&text)) {
         println!("       {line}");
     }
     Ok(count)
+}
+
+/// What tests want a person to see, whatever came of them: figures that no test can judge.
+fn reports(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| line.trim_start().strip_prefix("report: "))
 }
 
 /// Most lines of failed tests' output that are shown.
@@ -229,6 +267,12 @@ mod tests {
         let text = "running 2 tests\ntest result: ok. 19 passed; 0 failed; 0 ignored\n\
                     test result: FAILED. 3 passed; 2 failed; 1 ignored\n";
         assert_eq!(counted(text), Count { passed: 22, failed: 2 });
+    }
+
+    #[test]
+    fn what_a_test_reports_is_shown() {
+        let text = "running 1 test\n  joined in 1 s\n  report: 2 ms\ntest a ... ok\n";
+        assert_eq!(reports(text).collect::<Vec<_>>(), ["2 ms"]);
     }
 
     #[test]

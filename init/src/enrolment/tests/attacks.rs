@@ -16,7 +16,7 @@ use crate::enrolment::message::{Ask, Hello, Message, Proof, Purpose, Refusal, Ve
 use crate::enrolment::note::Outcome;
 use crate::enrolment::reason::{Reason, TokenFault};
 use crate::enrolment::server::{Event, Server, Setup};
-use crate::enrolment::transcript::{Label, Transcript, hint};
+use crate::enrolment::transcript::{Exporter, Label, Transcript, hint};
 use crate::plan::record::Cluster;
 use crate::token::{Joiner as Role, SECRET, fingerprint};
 
@@ -50,19 +50,22 @@ fn told(world: &mut World, exporter: &str, messages: &[&[u8]]) -> Option<Reason>
     }
 }
 
-fn with_hello(message: &[u8], change: impl FnOnce(&mut Hello)) -> Vec<u8> {
+/// A hello with something changed.
+pub fn with_hello(message: &[u8], change: impl FnOnce(&mut Hello)) -> Vec<u8> {
     let Message::Hello(mut hello) = decode(message) else { panic!("no hello") };
     change(&mut hello);
     Message::Hello(hello).encode().unwrap().to_vec()
 }
 
-fn with_proof(message: &[u8], change: impl FnOnce(&mut Proof)) -> Vec<u8> {
+/// A proof with something changed.
+pub fn with_proof(message: &[u8], change: impl FnOnce(&mut Proof)) -> Vec<u8> {
     let Message::Proof(mut proof) = decode(message) else { panic!("no proof") };
     change(&mut proof);
     Message::Proof(proof).encode().unwrap().to_vec()
 }
 
-fn with_ask(message: &[u8], change: impl FnOnce(&mut Ask)) -> Vec<u8> {
+/// A request with something changed.
+pub fn with_ask(message: &[u8], change: impl FnOnce(&mut Ask)) -> Vec<u8> {
     let Message::Ask(mut ask) = decode(message) else { panic!("no request") };
     change(&mut ask);
     Message::Ask(ask).encode().unwrap().to_vec()
@@ -114,13 +117,13 @@ fn a_request_from_another_connection_is_refused() {
     let identity = world.identity();
     let mut server = Server::new(world.setup(bytes("server's")), &identity);
     let proof = world.serve(&mut server, Event::Message(&hello)).sent.remove(0);
-    let stolen = signed_anew(&said[2].1, &hello, &proof, "server's");
+    let stolen = signed_anew(&said[2].1, &hello, &proof, &bytes("server's"));
     let notes = world.serve(&mut server, Event::Message(&stolen)).notes;
     assert_eq!(notes[0].outcome, Outcome::Refused(Reason::Token(TokenFault::Signature)));
 }
 
 /// A request with the attacker's node key and a right signature by it, and the token's signature as it was.
-fn signed_anew(ask: &[u8], hello: &[u8], proof: &[u8], exporter: &str) -> Vec<u8> {
+pub fn signed_anew(ask: &[u8], hello: &[u8], proof: &[u8], exporter: &Exporter) -> Vec<u8> {
     let attacker = key(66);
     let draft = with_ask(ask, |ask| ask.node_key = attacker.public());
     let Message::Ask(parsed) = decode(&draft) else { panic!("no request") };
@@ -128,7 +131,7 @@ fn signed_anew(ask: &[u8], hello: &[u8], proof: &[u8], exporter: &str) -> Vec<u8
     transcript.add(hello);
     transcript.add(proof);
     let label = Label::Node(Purpose::Join(Role::Worker));
-    let signed = transcript.signed(parsed.signed_part(&draft), label, &bytes(exporter));
+    let signed = transcript.signed(parsed.signed_part(&draft), label, exporter);
     with_ask(&draft, |ask| ask.node_signature = attacker.sign(&signed))
 }
 

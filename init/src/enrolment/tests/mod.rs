@@ -1,6 +1,6 @@
 //! A cluster, machines and a network, all in memory.
 
-mod attacks;
+pub(crate) mod attacks;
 mod exchanges;
 mod messages;
 mod operators;

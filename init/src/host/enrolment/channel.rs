@@ -102,7 +102,7 @@ impl Channel {
         Self::over(socket, ServerConnection::new(config)?.into(), Instant::now(), times)
     }
 
-    fn over(socket: TcpStream, mut tls: Connection, begun: Instant, times: Times) -> Result<Self, Broken> {
+    pub(super) fn over(socket: TcpStream, mut tls: Connection, begun: Instant, times: Times) -> Result<Self, Broken> {
         socket.set_nodelay(true)?;
         let end = begun + times.whole;
         let mut timed = Timed { socket: &socket, until: (Instant::now() + times.patience).min(end) };

@@ -366,6 +366,6 @@ pub fn hosts_of(join: &[String]) -> Vec<Host> {
 }
 
 #[cfg(test)]
-mod real;
+pub(crate) mod real;
 #[cfg(test)]
 mod tests;

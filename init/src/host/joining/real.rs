@@ -15,18 +15,21 @@ use crate::plan::worker::{When, plan, split};
 use crate::settings::{Role, Settings};
 use crate::token::{Joiner as Joins, Seed};
 
-fn node() -> Node {
-    Node { name: "w-1".into(), address: [192, 0, 2, 21].into(), machine_id: "m".into() }
+/// A machine with this name; its address comes from the name's last digit.
+pub(crate) fn node(name: &str) -> Node {
+    let number = name.bytes().last().unwrap() - b'0';
+    Node { name: name.into(), address: [192, 0, 2, 20 + number].into(), machine_id: "m".into() }
 }
 
-fn asker(root: &Root, by: By, host: &Host) -> Asker {
+fn asker(root: &Root, by: By, node: &Node, server: &SocketAddr) -> Asker {
     let settings = Settings { role: Some(Role::Worker), ..Settings::default() };
     let own = Frozen { format: 1, settings, origins: Default::default() };
-    Asker::new(root, by, &node(), "1.37.2-4".parse().unwrap(), vec![host.clone()], own).unwrap()
+    let host = Host { name: server.ip().to_string(), port: server.port() };
+    Asker::new(root, by, node, "1.37.2-4".parse().unwrap(), vec![host], own).unwrap()
 }
 
 /// A machine whose `/var` was just made.
-fn machine(folder: &std::path::Path) -> Root {
+pub(crate) fn machine(folder: &std::path::Path) -> Root {
     let root = Root::at(folder);
     for path in ["/etc/kubernetes", "/run/kubeboot", "/var"] {
         std::fs::create_dir_all(root.path(path)).unwrap();
@@ -35,12 +38,12 @@ fn machine(folder: &std::path::Path) -> Root {
 }
 
 /// A boot's steps, up to the grant and from there on.
-fn join(root: &Root, by: By, host: &Host) -> Result<Granted, Block> {
-    let this = Worker { node: node() };
+pub(crate) fn join(root: &Root, by: By, node: &Node, server: &SocketAddr) -> Result<Granted, Block> {
+    let this = Worker { node: node.clone() };
     let steps = plan(&this, &worker::look(root, &this), clock::unix(), When::Lost).unwrap();
     let (before, after) = split(&steps).unwrap();
     worker::act(root, before, None, |_, _| {}).unwrap();
-    let granted = asker(root, by, host).ask_once()?;
+    let granted = asker(root, by, node, server).ask_once()?;
     worker::act(root, after, Some(&granted), |_, _| {}).unwrap();
     assert_eq!(plan(&this, &worker::look(root, &this), clock::unix(), When::Due).unwrap(), []);
     Ok(granted)
@@ -81,19 +84,19 @@ fn a_worker_joins_and_may_do_what_its_agent_does_and_no_more() {
     let enrolment = Arc::new(real::open(Enrolment::new(&founder, &this, admin.clone(), None).unwrap()));
     enrolment.prepare().unwrap();
     let server = real::serve(&enrolment);
-    let host = Host { name: server.ip().to_string(), port: server.port() };
+    let w1 = node("w-1");
 
     let root = machine(&folder.path().join("worker"));
     let token = || By::Token(Seed::new(real::SEED).join_token(Joins::Worker));
     let begun = clock::monotonic();
-    let granted = join(&root, token(), &host).unwrap_or_else(|block| panic!("{block:?}"));
+    let granted = join(&root, token(), &w1, &server).unwrap_or_else(|block| panic!("{block:?}"));
     println!("joined in {:?}", clock::monotonic() - begun);
-    let back = asker(&root, By::NodeKey(granted.enrolled.cluster.clone()), &host).ask_once();
+    let back = asker(&root, By::NodeKey(granted.enrolled.cluster.clone()), &w1, &server).ask_once();
     assert!(back.is_ok(), "{:?}", back.err());
 
     // Another machine of that name waits, and hears why.
     let other = machine(&folder.path().join("other"));
-    let refused = join(&other, token(), &host).err().unwrap();
+    let refused = join(&other, token(), &w1, &server).err().unwrap();
     assert!(refused.line().contains("another machine with the name w-1"), "{refused:?}");
 
     // What the agent and the gates of a worker ask for, as the node.

@@ -1,5 +1,6 @@
 //! The real server on loopback: real sockets, real TLS, objects in memory; and who attacks it.
 
+mod agent;
 pub(crate) mod real;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ use crate::enrolment::message::{Founded, Grant, Refusal, most};
 use crate::enrolment::server::{As, Issue, Setup, Taken};
 use crate::enrolment::taking::{Answer, Call};
 use crate::enrolment::tests::takings;
-use crate::enrolment::tests::world::{World, bytes, key};
+use crate::enrolment::tests::world::{Way, Wire, World, bytes, honest, key};
 use crate::enrolment::transcript::Exporter;
 use crate::host::enrolment::channel::{Broken, Channel, Times};
 use crate::host::enrolment::store::{Objects, Store};
@@ -200,25 +201,34 @@ fn node_key(name: &str) -> SigningKey {
     Seed::new(bytes(name)[..SECRET].try_into().unwrap()).founding_key()
 }
 
-fn exchange(mut channel: Channel, machine: Machine, token: JoinToken) -> Result<Box<Enrolled>, Failure> {
+fn exchange(channel: Channel, machine: Machine, token: JoinToken) -> Result<Box<Enrolled>, Failure> {
+    exchange_by(channel, machine, token, &mut honest)
+}
+
+/// The same, where somebody has the wire inside of this one TLS connection.
+fn exchange_by(
+    mut channel: Channel,
+    machine: Machine,
+    token: JoinToken,
+    wire: Wire<'_>,
+) -> Result<Box<Enrolled>, Failure> {
     let node = node_key(&machine.name);
     let credential = Credential::Token(token);
     let (mut joiner, hello) = Joiner::start(machine, credential, &node, channel.exporter(), random::bytes());
-    if channel.send(&hello).is_err() {
-        return Err(Failure::Ended { proven: false });
-    }
-    loop {
-        let step = match channel.receive(joiner.most()) {
-            Ok(message) => joiner.handle(clock::unix(), &Event::Message(&message)),
+    let mut said = Zeroizing::new(hello);
+    for turn in 0.. {
+        let arrives = wire(Way::ToServer, turn, said.to_vec());
+        if arrives.is_some_and(|message| channel.send(&message).is_err()) {
+            return Err(Failure::Ended { proven: turn > 0 });
+        }
+        let heard = channel.receive(joiner.most()).map(|message| wire(Way::ToJoiner, turn, message.to_vec()));
+        let step = match heard {
+            Ok(Some(message)) => joiner.handle(clock::unix(), &Event::Message(&message)),
             Err(Broken::TimedOut) => joiner.handle(clock::unix(), &Event::TimedOut),
-            Err(_) => joiner.handle(clock::unix(), &Event::Closed),
+            Ok(None) | Err(_) => joiner.handle(clock::unix(), &Event::Closed),
         };
         match step {
-            Step::Send(message) => {
-                if channel.send(&message).is_err() {
-                    return Err(Failure::Ended { proven: true });
-                }
-            }
+            Step::Send(message) => said = message,
             Step::Enrolled(enrolled) => {
                 channel.close();
                 return Ok(enrolled);
@@ -226,6 +236,7 @@ fn exchange(mut channel: Channel, machine: Machine, token: JoinToken) -> Result<
             Step::Failed(failure) => return Err(failure),
         }
     }
+    unreachable!("a joiner ends an exchange after two round trips")
 }
 
 #[test]
@@ -303,15 +314,25 @@ fn of_many_machines_at_once_as_many_join_as_the_token_admits() {
 
 /// Ends TLS on both sides and passes every byte of what is inside on, both ways.
 pub(crate) fn man_in_the_middle(server: SocketAddr) -> SocketAddr {
+    relay(Channel::connect(&server, tls::client().unwrap(), Times::default()).unwrap(), honest)
+}
+
+/// Ends TLS on both sides and passes on what this wire makes of what is inside. `real` is the side to the server.
+fn relay(
+    mut real: Channel,
+    mut wire: impl FnMut(Way, usize, Vec<u8>) -> Option<Vec<u8>> + Send + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         let (socket, _) = listener.accept().unwrap();
         let mut victim = Channel::accept(socket, tls::server().unwrap(), Times::default()).unwrap();
-        let mut real = Channel::connect(&server, tls::client().unwrap(), Times::default()).unwrap();
-        while let Ok(message) = victim.receive(most::ASK) {
+        for turn in 0.. {
+            let Ok(said) = victim.receive(most::ASK) else { break };
+            let Some(message) = wire(Way::ToServer, turn, said.to_vec()) else { break };
             real.send(&message).unwrap();
             let Ok(answer) = real.receive(most::GRANT) else { break };
+            let Some(answer) = wire(Way::ToJoiner, turn, answer.to_vec()) else { break };
             victim.send(&answer).unwrap();
         }
         victim.close();

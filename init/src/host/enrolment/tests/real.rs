@@ -37,14 +37,19 @@ fn start(program: &Path, arguments: &[String], log: &Path) -> Process {
     Process(command.unwrap_or_else(|error| panic!("{}: {error}", program.display())))
 }
 
-/// A founder's files, from a seed that was given.
+/// A founder's files, from a seed that was given, where the API server listens on loopback.
 pub(crate) fn found(root: &Root) -> ThisNode {
+    found_at(root, [127, 0, 0, 1].into())
+}
+
+/// A founder's files, of a machine with this address.
+pub(super) fn found_at(root: &Root, address: IpAddr) -> ThisNode {
     for path in ["/etc/kubernetes", "/run/kubeboot", "/var"] {
         std::fs::create_dir_all(root.path(path)).unwrap();
     }
     let settings = kubernetes::sample::settings();
     let frozen = Frozen { format: 1, settings: settings.clone(), origins: BTreeMap::new() };
-    let node = plan::record::Node { address: [127, 0, 0, 1].into(), ..kubernetes::sample::node() };
+    let node = plan::record::Node { address, ..kubernetes::sample::node() };
     let given = Some(Seed::new(SEED).founding_key().public());
     let founder = Founder { settings: settings.clone(), node, given, frozen: frozen.text() };
     let steps = plan::plan(&founder, &look(root, &founder), clock::unix()).unwrap();
