@@ -7,12 +7,21 @@ use kubeboot::mesh::record::{About, Kind};
 use kubeboot::mesh::{Event, MILLISECOND, MeshKey, Record, SECOND, Time};
 use zeroize::Zeroizing;
 
-use crate::invariants::{Watch, all_agree, check_in_full};
+use crate::invariants::{Watch, all_agree, check_in_full, who_differs};
 use crate::machines::{CLUSTER, FOREIGN};
 use crate::world::{CALM, Network, Packet, World};
 
 /// Machines of another cluster, at most.
 const MOST_FOREIGN: usize = 2;
+/// More nodes than this are a crowd: they join within half a minute, a hundredth of them meets with something in each round,
+/// and only some rounds end with a look at everything.
+const CROWD: usize = 100;
+/// Rounds of misfortune, of a crowd too.
+const ROUNDS: usize = 40;
+/// Of so many rounds of a crowd's, one ends with a look at everything: with two thousand, it takes a second.
+const SAMPLED: usize = 10;
+/// Machines that a failure of a crowd shows.
+const SHOWN: usize = 20;
 
 /// Says how to replay a run that panics.
 pub struct Replay {
@@ -21,14 +30,22 @@ pub struct Replay {
     pub nodes: usize,
 }
 
+impl Replay {
+    /// A crowd's with optimisation: else it takes an hour.
+    fn command(&self) -> String {
+        let Replay { test, seed, nodes } = self;
+        let optimised = if *nodes > CROWD { "CARGO_PROFILE_TOOLS_OPT_LEVEL=3 " } else { "" };
+        format!(
+            "{optimised}MESH_SEED={seed} MESH_SEEDS=1 MESH_NODES={nodes} cargo test --profile tools --locked -p kubeboot \
+             --test mesh_simulation {test} -- --ignored --nocapture --exact"
+        )
+    }
+}
+
 impl Drop for Replay {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let Replay { test, seed, nodes } = self;
-            eprintln!(
-                "replay: MESH_SEED={seed} MESH_SEEDS=1 MESH_NODES={nodes} cargo test --profile tools --locked -p kubeboot \
-                 --test mesh_simulation {test} -- --ignored --nocapture --exact"
-            );
+            eprintln!("replay: {}", self.command());
         }
     }
 }
@@ -40,6 +57,8 @@ struct Chaos {
     /// What they signed before, the last of it.
     old: VecDeque<Record>,
     wanted: usize,
+    /// Whether it is a crowd.
+    crowd: bool,
 }
 
 /// Runs a seed. Returns what the run came to, to compare two of them.
@@ -50,14 +69,25 @@ pub fn run(seed: u64, nodes: usize) -> (u64, u64, Time) {
         signed: BTreeMap::new(),
         old: VecDeque::new(),
         wanted: nodes,
+        crowd: nodes > CROWD,
     };
+    if chaos.crowd {
+        chaos.world.watch.crowded = true;
+        // What an attacker sends again is not only what it has just seen.
+        chaos.world.recorded_of = nodes / 5;
+    }
     chaos.begin();
-    for _ in 0..if nodes > 50 { 12 } else { 40 } {
+    for round in 0..if nodes > 50 && !chaos.crowd { 12 } else { ROUNDS } {
         let pause = 200 * MILLISECOND + chaos.world.dice.roll() % (3 * SECOND);
         let until = chaos.world.now + pause;
         chaos.world.run_until(until);
         chaos.act();
-        chaos.check();
+        if chaos.crowd {
+            (0..nodes / 100).for_each(|_| chaos.strike());
+        }
+        if !chaos.crowd || round % SAMPLED == SAMPLED - 1 {
+            chaos.check();
+        }
     }
     chaos.end();
     let agreed = chaos.settle();
@@ -69,7 +99,8 @@ impl Chaos {
     fn begin(&mut self) {
         self.world.start(0, &[]);
         for machine in 1..self.wanted {
-            let until = self.world.now + self.world.dice.roll() % (SECOND / 4);
+            let within = if self.crowd { 60 * SECOND / self.wanted as Time } else { SECOND / 4 };
+            let until = self.world.now + self.world.dice.roll() % within;
             self.world.run_until(until);
             let seeds = self.seeds();
             self.world.start(machine, &seeds);
@@ -102,6 +133,11 @@ impl Chaos {
     fn check(&mut self) {
         check_in_full(&self.world.machines);
         self.world.watch.claims(&self.world.machines);
+        // Nobody asks for them here, and a crowd that parts has millions.
+        self.world.watch.downs.clear();
+        if self.crowd {
+            println!("{:>5} s simulated, {} packets", self.world.now / SECOND, self.world.sent_packets);
+        }
     }
 
     fn act(&mut self) {
@@ -122,6 +158,19 @@ impl Chaos {
             16 => self.set_back(),
             17 => self.say_old_things(),
             18 => self.foreigner(),
+            _ => self.attack(),
+        }
+    }
+
+    /// What happens to single machines of a crowd, beside what happens to all.
+    fn strike(&mut self) {
+        match self.world.dice.below(11) {
+            0..=2 => self.crash(),
+            3..=5 => self.restart(),
+            6 => self.stand_still(),
+            7 => self.jump(),
+            8 => self.copy(),
+            9 => self.set_back(),
             _ => self.attack(),
         }
     }
@@ -479,7 +528,9 @@ impl Chaos {
             if round == 3 {
                 self.jump();
             }
-            self.check();
+            if !self.crowd || round == 5 {
+                self.check();
+            }
         }
         if let Err(why) = all_agree(&self.world.machines, newest) {
             self.show();
@@ -491,6 +542,9 @@ impl Chaos {
     /// For who reads a failure: what happened last, and what everybody thinks.
     fn show(&self) {
         self.world.watch.story.iter().for_each(|line| eprintln!("{line}"));
+        if self.crowd {
+            return self.show_some();
+        }
         for (at, machine) in self.world.machines.iter().enumerate() {
             let Some(mesh) = machine.process.as_ref().map(|process| &process.mesh) else { continue };
             let (copy, removed, foreign) = (machine.copy, machine.removed, machine.foreign);
@@ -500,6 +554,17 @@ impl Chaos {
                 let (said, incarnation) = (&member.announcement, member.incarnation);
                 eprintln!("  {} {:?} {}/{incarnation}", said.name, member.state, said.generation);
             }
+        }
+    }
+
+    /// Of a crowd, the first that differ.
+    fn show_some(&self) {
+        let differing = who_differs(&self.world.machines, self.world.signers.newest_key.epoch, SHOWN);
+        for (at, what) in differing {
+            let machine = &self.world.machines[at];
+            let Some(mesh) = machine.process.as_ref().map(|process| &process.mesh) else { continue };
+            eprintln!("{what}: copy {}, generation {}", machine.copy, mesh.me().generation);
+            eprintln!("  {:?}, {:?}, behind {}", mesh.counts(), mesh.queues(), mesh.is_behind());
         }
     }
 }

@@ -35,8 +35,10 @@ impl Before {
 
 /// What was seen so far.
 pub struct Watch {
-    /// Whether everything is looked at; in worlds of thousands only what is cheap.
+    /// Whether everything is looked at; where figures are measured only what costs nothing.
     pub thorough: bool,
+    /// Whether there are so many machines that what each of them does would push all else out of the story.
+    pub crowded: bool,
     /// Since when all agree and nothing bad happens to the network and the machines.
     pub calm_since: Time,
     /// Who was declared down when, by which machine.
@@ -47,13 +49,16 @@ pub struct Watch {
     ranks: HashMap<(usize, About), Rank>,
     accepted: HashSet<u64>,
     /// What each process thought of each member last.
-    claims: HashMap<(u64, Handle), Claim>,
+    claims: HashMap<u64, HashMap<Handle, Claim>>,
+    /// Which machines have a node key.
+    with: HashMap<NodeId, Vec<usize>>,
 }
 
 impl Watch {
     pub fn new(thorough: bool) -> Self {
         Watch {
             thorough,
+            crowded: false,
             calm_since: 0,
             downs: Vec::new(),
             wrong_downs: 0,
@@ -61,6 +66,28 @@ impl Watch {
             ranks: HashMap::new(),
             accepted: HashSet::new(),
             claims: HashMap::new(),
+            with: HashMap::new(),
+        }
+    }
+
+    /// There is a machine.
+    pub fn machine(&mut self, at: usize, id: NodeId) {
+        self.with.entry(id).or_default().push(at);
+    }
+
+    /// A process has ended: nothing is expected of it any more.
+    pub fn ended(&mut self, process: u64) {
+        self.claims.remove(&process);
+    }
+
+    fn having<'a>(&self, machines: &'a [Machine], id: &NodeId) -> impl Iterator<Item = &'a Machine> {
+        self.with.get(id).into_iter().flatten().map(|at| &machines[*at])
+    }
+
+    /// Tells what one machine did by itself.
+    pub fn tell_of(&mut self, now: Time, what: impl FnOnce() -> String) {
+        if self.thorough && !self.crowded {
+            self.tell(now, what());
         }
     }
 
@@ -89,7 +116,7 @@ impl Watch {
                     let removed = process.mesh.records().is_removed(id);
                     assert!(!removed, "no_removed_node_is_a_member: machine {at} says that {id:?} is {state:?}");
                     if self.thorough {
-                        let ours = machines.iter().any(|machine| machine.id == *id && !machine.foreign);
+                        let ours = self.having(machines, id).any(|machine| !machine.foreign);
                         assert!(ours, "no_stranger_is_a_member: machine {at} says that {id:?} is {state:?}");
                         self.claim(at, process, id.handle());
                     }
@@ -100,18 +127,17 @@ impl Watch {
                 Action::Send { packet, .. } => {
                     assert!(packet.len() <= MAX_PACKET, "packets_fit: {}", packet.len());
                     let name = process.mesh.me().name.as_bytes();
-                    let readable = self.thorough && packet.windows(name.len()).any(|part| part == name);
-                    assert!(!readable, "nothing_is_readable: machine {at}");
+                    assert!(!self.thorough || !contains(packet, name), "nothing_is_readable: machine {at}");
                 }
                 Action::Transmit { bytes, .. } => {
                     assert!(bytes.len() <= MAX_MESSAGE, "messages_fit: {}", bytes.len());
                 }
                 Action::Generation(generation) => {
                     assert!(*generation > machine.disk.generation, "generations_rise: machine {at}");
-                    self.tell(now, format!("machine {at} takes generation {generation}"));
+                    self.tell_of(now, || format!("machine {at} takes generation {generation}"));
                 }
-                Action::Displaced { .. } => self.tell(now, format!("machine {at} is displaced")),
-                Action::Removed => self.tell(now, format!("machine {at} learns that it was removed")),
+                Action::Displaced { .. } => self.tell_of(now, || format!("machine {at} is displaced")),
+                Action::Removed => self.tell_of(now, || format!("machine {at} learns that it was removed")),
                 Action::Key(key) => {
                     let made = signers.made.get(&key.epoch);
                     assert_eq!(
@@ -119,7 +145,7 @@ impl Watch {
                         Some(&key.commitment()),
                         "no_key_is_taken_that_no_control_plane_made: machine {at}"
                     );
-                    self.tell(now, format!("machine {at} has key {}", key.epoch));
+                    self.tell_of(now, || format!("machine {at} has key {}", key.epoch));
                 }
                 Action::Wake(_) | Action::Connect { .. } | Action::Close(_) | Action::Evicted(_) => {}
             }
@@ -132,7 +158,7 @@ impl Watch {
     /// Of two claims the greater holds: what a process thinks of a member only rises.
     fn claim(&mut self, at: usize, process: &Process, member: Handle) {
         let Some(claim) = process.mesh.members().get(member).map(|member| member.claim()) else { return };
-        let before = self.claims.insert((process.number, member), claim);
+        let before = self.claims.entry(process.number).or_default().insert(member, claim);
         assert!(before <= Some(claim), "no_claim_goes_back: machine {at} of {member:?}: {before:?} to {claim:?}");
     }
 
@@ -149,19 +175,15 @@ impl Watch {
     fn down(&mut self, now: Time, at: usize, machines: &[Machine], id: NodeId) {
         self.downs.push((now, at, id));
         let calm = now.saturating_sub(self.calm_since) > CALM;
-        let is_up = machines.iter().any(|machine| {
-            machine.id == id
-                && machine.is_up()
-                && machine.process.as_ref().is_some_and(|process| now - process.started > CALM)
+        let is_up = self.having(machines, &id).any(|machine| {
+            machine.is_up() && machine.process.as_ref().is_some_and(|process| now - process.started > CALM)
         });
-        let who = || machines.iter().position(|machine| machine.id == id);
-        if self.thorough {
-            self.tell(now, format!("machine {at} says that {:?} is down", who()));
-        }
+        let who = self.with.get(&id).and_then(|with| with.first().copied());
+        self.tell_of(now, || format!("machine {at} says that {who:?} is down"));
         if calm && is_up {
             self.wrong_downs += 1;
             self.story.iter().filter(|_| self.thorough).for_each(|line| eprintln!("{line}"));
-            assert!(!self.thorough, "nobody_that_answers_counts_as_down: machine {at} says so of {:?}", who());
+            assert!(!self.thorough, "nobody_that_answers_counts_as_down: machine {at} says so of {who:?}");
         }
     }
 
@@ -195,6 +217,11 @@ pub fn nothing_is_given(at: usize, bytes: &[u8]) {
     assert!(!given, "a_stranger_is_given_nothing: by machine {at}");
 }
 
+/// The first byte is compared first: this is asked of every packet.
+fn contains(packet: &[u8], name: &[u8]) -> bool {
+    packet.windows(name.len()).any(|part| part[0] == name[0] && part == name)
+}
+
 fn queues_are_bounded(at: usize, queues: Queues) {
     let most = Queues::MOST;
     let bounded = queues.news <= most.news
@@ -208,13 +235,13 @@ fn queues_are_bounded(at: usize, queues: Queues) {
 }
 
 /// What a machine's process thinks: the live members it knows, itself included.
-pub fn view(machine: &Machine) -> BTreeSet<NodeId> {
-    let members = machine.process.iter().flat_map(|process| process.mesh.members().iter());
-    members.filter(|member| member.state != State::Down).map(|member| member.announcement.id).collect()
+pub fn view(process: &Process) -> impl Iterator<Item = NodeId> {
+    let live = process.mesh.members().iter().filter(|member| member.state != State::Down);
+    live.map(|member| member.announcement.id)
 }
 
-/// Live members and records of a machine.
-type Held = (BTreeSet<NodeId>, Vec<(About, Rank)>);
+/// Live members and records of a machine, in order.
+type Held = (Vec<NodeId>, Vec<(About, Rank)>);
 
 /// In full: everything that the machines hold agrees with itself.
 pub fn check_in_full(machines: &[Machine]) {
@@ -222,8 +249,9 @@ pub fn check_in_full(machines: &[Machine]) {
     for (at, machine) in machines.iter().enumerate().filter(|(_, machine)| machine.is_up()) {
         let Some(process) = &machine.process else { continue };
         let mesh = &process.mesh;
-        let live = mesh.members().iter().filter(|member| member.state != State::Down).count();
-        assert_eq!(live, mesh.members().live() + 1, "the_live_are_counted: machine {at}");
+        let mut live: Vec<NodeId> = view(process).collect();
+        live.sort_unstable();
+        assert_eq!(live.len(), mesh.members().live() + 1, "the_live_are_counted: machine {at}");
         for member in mesh.members().iter() {
             let id = member.announcement.id;
             assert!(!mesh.records().is_removed(&id), "no_removed_node_is_a_member: machine {at}: {id:?}");
@@ -237,10 +265,40 @@ pub fn check_in_full(machines: &[Machine]) {
             assert_eq!(held, Some(record.rank()), "the_disk_has_what_the_mesh_has: machine {at}");
         }
         let records = mesh.records().records().map(|record| (record.about(), record.rank())).collect();
-        let held = (view(machine), records);
+        let held = (live, records);
         let first = seen.entry(mesh.digest()).or_insert_with(|| held.clone());
         assert_eq!(*first, held, "equal_digests_are_of_equal_things: machine {at}");
     }
+}
+
+/// Who takes part: how many machines with each node key.
+fn taking_part(machines: &[Machine]) -> BTreeMap<NodeId, usize> {
+    let mut up = BTreeMap::new();
+    for machine in machines.iter().filter(|machine| machine.is_up()) {
+        *up.entry(machine.id).or_default() += 1;
+    }
+    up
+}
+
+/// How many members that take part a process lacks, and how many it has that do not.
+fn differences(process: &Process, up: &BTreeMap<NodeId, usize>) -> (usize, usize) {
+    let (known, strange): (Vec<NodeId>, Vec<NodeId>) = view(process).partition(|id| up.contains_key(id));
+    (up.len() - known.len(), strange.len())
+}
+
+/// Who has an old key, or does not know exactly the members that take part: the first `most` of them, with what it is.
+pub fn who_differs(machines: &[Machine], newest_key: u64, most: usize) -> Vec<(usize, String)> {
+    let up = taking_part(machines);
+    let differs = |(at, machine): (usize, &Machine)| {
+        let process = machine.process.as_ref().filter(|_| machine.is_up())?;
+        let key = process.mesh.key_epoch();
+        if key != newest_key {
+            return Some((at, format!("machine {at} has key {key}, not {newest_key}")));
+        }
+        let (lacks, has) = differences(process, &up);
+        (lacks + has > 0).then(|| (at, format!("machine {at} lacks {lacks} members and has {has} that are none")))
+    };
+    machines.iter().enumerate().filter_map(differs).take(most).collect()
 }
 
 /// Whether every machine that takes part knows exactly those that do, the same records, and the newest key; and of each
@@ -249,26 +307,25 @@ pub fn check_in_full(machines: &[Machine]) {
 /// # Errors
 /// Who does not.
 pub fn all_agree(machines: &[Machine], newest_key: u64) -> Result<(), String> {
-    let up: BTreeSet<NodeId> = machines.iter().filter(|machine| machine.is_up()).map(|machine| machine.id).collect();
+    let up = taking_part(machines);
     let running = machines.iter().filter(|machine| machine.process.is_some() && !machine.removed && !machine.foreign);
     for id in running.map(|machine| machine.id) {
-        let left = machines.iter().filter(|machine| machine.is_up() && machine.id == id).count();
+        let left = up.get(&id).copied().unwrap_or(0);
         if left != 1 {
             return Err(format!("{left} processes of {id:?} are left, not one"));
         }
     }
-    let mut digests = BTreeSet::new();
-    for (at, machine) in machines.iter().enumerate().filter(|(_, machine)| machine.is_up()) {
-        let Some(process) = &machine.process else { continue };
-        let view = view(machine);
-        if view != up {
-            let (lacks, has) = (up.difference(&view).count(), view.difference(&up).count());
-            return Err(format!("machine {at} lacks {lacks} members and has {has} that are none"));
-        }
-        if process.mesh.key_epoch() != newest_key {
-            return Err(format!("machine {at} has key {}, not {newest_key}", process.mesh.key_epoch()));
-        }
-        digests.insert(process.mesh.records().digest());
+    // Counts first: among thousands, members are compared one by one only once those are right.
+    let processes = || machines.iter().filter(|machine| machine.is_up()).filter_map(|machine| machine.process.as_ref());
+    let known: Vec<usize> = processes().map(|process| process.mesh.members().live() + 1).collect();
+    let wrong = known.iter().filter(|known| **known != up.len()).count();
+    if wrong > 0 {
+        let (least, most) = (known.iter().min(), known.iter().max());
+        return Err(format!("{wrong} of {} know {least:?} to {most:?} members, not {}", known.len(), up.len()));
     }
+    if let Some((_, what)) = who_differs(machines, newest_key, 1).pop() {
+        return Err(what);
+    }
+    let digests: BTreeSet<u64> = processes().map(|process| process.mesh.records().digest()).collect();
     if digests.len() > 1 { Err(format!("{} different sets of records", digests.len())) } else { Ok(()) }
 }

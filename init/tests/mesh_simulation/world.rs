@@ -162,6 +162,7 @@ impl World {
     fn put(&mut self, machine: Machine) -> usize {
         let index = self.machines.len();
         self.at.insert(machine.address, index);
+        self.watch.machine(index, machine.id);
         self.machines.push(machine);
         index
     }
@@ -172,6 +173,7 @@ impl World {
 
     /// Starts a process, which looks for the mesh at some addresses.
     pub fn start(&mut self, machine: usize, seeds: &[usize]) {
+        self.stop(machine);
         self.processes += 1;
         let (now, number) = (self.now, self.processes);
         self.machines[machine].start(now, number, &mut self.dice, &self.verifier);
@@ -181,7 +183,9 @@ impl World {
     }
 
     pub fn stop(&mut self, machine: usize) {
-        self.machines[machine].process = None;
+        if let Some(process) = self.machines[machine].process.take() {
+            self.watch.ended(process.number);
+        }
     }
 
     fn later(&mut self, at: Time, happening: Happening) {
@@ -363,9 +367,8 @@ impl World {
             let other = &self.machines[*other];
             other.id == peer && other.process.is_some()
         });
-        if self.watch.thorough {
-            self.watch.tell(self.now, format!("machine {machine} connects to {address}, there: {}", there.is_some()));
-        }
+        let is_there = there.is_some();
+        self.watch.tell_of(self.now, || format!("machine {machine} connects to {address}, there: {is_there}"));
         let Some(other) = there else { return self.later(at, Happening::Ended { machine, process, stream }) };
         self.sequence += 1;
         let pair = self.sequence;

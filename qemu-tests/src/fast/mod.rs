@@ -52,6 +52,7 @@ pub const CHECKS: &[Check] = &[
         ..check("", attacked)
     },
     Check { name: "The mesh survives a hundred seeds of misfortune", long: true, ..check("", many_seeds) },
+    Check { name: "The mesh survives misfortune among two thousand nodes", long: true, ..check("", crowd) },
     Check { name: "Two thousand nodes form a mesh within its figures", long: true, ..check("", figures) },
     Check {
         name: "Every binary of the release is the same when built again without caches",
@@ -113,8 +114,8 @@ fn go_tests() -> Result<Count> {
 /// Ignored tests of kubeboot's, with what they need: the rest of cargo's command line, and variables.
 fn ignored(which: &[&str], variables: &[(&str, &str)]) -> Result<Count> {
     let mut cargo = cargo(&["test", "--locked", "--profile", "tools", "--package", "kubeboot"]);
-    // One after the other: they share ports, or are measured.
-    cargo.args(which).args(["--", "--ignored", "--nocapture", "--test-threads=1"]).envs(variables.iter().copied());
+    // One after the other: they share ports, or are measured. What they print is captured: then it stands with the failures.
+    cargo.args(which).args(["--", "--ignored", "--test-threads=1"]).envs(variables.iter().copied());
     let count = tested(&mut cargo)?;
     ensure!(count.passed + count.failed > 0, "no ignored test is called {}", which.join(" "));
     Ok(count)
@@ -170,10 +171,15 @@ fn many_seeds() -> Result<Count> {
     ignored(&["--test", "mesh_simulation", "many_seeds"], &[("MESH_SEEDS", "100")])
 }
 
-/// With optimisation: unoptimised, the figures would be the debug build's.
+/// With optimisation: unoptimised, it would take an hour, and the figures would be the debug build's.
+const TWO_THOUSAND: [(&str, &str); 2] = [("CARGO_PROFILE_TOOLS_OPT_LEVEL", "3"), ("MESH_NODES", "2000")];
+
+fn crowd() -> Result<Count> {
+    ignored(&["--test", "mesh_simulation", "many_seeds"], &[&TWO_THOUSAND[..], &[("MESH_SEEDS", "1")]].concat())
+}
+
 fn figures() -> Result<Count> {
-    let optimised = [("CARGO_PROFILE_TOOLS_OPT_LEVEL", "3"), ("MESH_NODES", "2000")];
-    ignored(&["--test", "mesh_simulation", "figures"], &optimised)
+    ignored(&["--test", "mesh_simulation", "figures"], &TWO_THOUSAND)
 }
 
 fn tested(cargo: &mut Command) -> Result<Count> {
@@ -183,7 +189,7 @@ fn tested(cargo: &mut Command) -> Result<Count> {
     if !output.status.success() && count.failed == 0 {
         bail!("cargo test ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     }
-    for line in reports(&text).chain(failures(&text)) {
+    for line in reports(&text).chain(both_ends(&failures(&text))) {
         println!("       {line}");
     }
     Ok(count)
@@ -205,7 +211,15 @@ fn failures(text: &str) -> Vec<&str> {
         within = (within || heading(line)) && !line.starts_with("test result: ");
         within && !heading(line) && !line.is_empty()
     });
-    lines.take(SHOWN).collect()
+    lines.collect()
+}
+
+/// The first lines and the last: a simulation that fails tells its story, and only then what was wrong and how to replay it.
+fn both_ends<'a>(lines: &[&'a str]) -> Vec<&'a str> {
+    if lines.len() <= SHOWN {
+        return lines.to_vec();
+    }
+    [&lines[..SHOWN / 2], &["…"], &lines[lines.len() - SHOWN / 2..]].concat()
 }
 
 /// The sum of cargo's result lines: `test result: ok. 3 passed; 0 failed; …`.
@@ -280,5 +294,14 @@ mod tests {
         let text = "test a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b stdout ----\nno sfdisk\n\nfailures:\n    b\n\n\
                     test result: FAILED. 1 passed; 1 failed\nrunning 1 test\ntest c ... ok\n";
         assert_eq!(failures(text), ["---- b stdout ----", "no sfdisk", "    b"]);
+    }
+
+    #[test]
+    fn of_what_many_lines_say_both_ends_are_shown() {
+        let numbers: Vec<String> = (0..3 * SHOWN).map(|number| number.to_string()).collect();
+        let lines: Vec<&str> = numbers.iter().map(String::as_str).collect();
+        let shown = both_ends(&lines);
+        assert_eq!((shown.len(), shown.first(), shown.last()), (SHOWN + 1, lines.first(), lines.last()));
+        assert_eq!(both_ends(&lines[..SHOWN]), lines[..SHOWN]);
     }
 }
