@@ -2,7 +2,8 @@
 //!
 //! A run is made by its seed alone. One that fails prints the command that replays it:
 //! `MESH_SEED=7 MESH_SEEDS=1 MESH_NODES=30 cargo test -p kubeboot --test mesh_simulation many_seeds -- --ignored`.
-//! The figures at 2,000 and 5,000 nodes: `MESH_NODES=5000 … figures -- --ignored --nocapture`, with optimisation.
+//! At 2,000 and 5,000 nodes, with optimisation: `MESH_SEEDS=1 MESH_NODES=5000 … many_seeds`, and the figures:
+//! `MESH_NODES=5000 … figures -- --ignored --nocapture`.
 #![allow(clippy::disallowed_methods, reason = "a test that is told its seed by the environment")]
 
 #[path = "mesh_simulation/chaos.rs"]
