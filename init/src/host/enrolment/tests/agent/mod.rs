@@ -20,7 +20,7 @@ use network::Sources;
 /// `ETCD=PATH KUBE_APISERVER=PATH KUBEBOOT=PATH cargo test -p kubeboot --lib enrolment::tests::agent -- --ignored
 /// --nocapture`; all three linked statically, as in a release.
 #[test]
-#[ignore = "needs etcd, kube-apiserver, kubeboot and two minutes"]
+#[ignore = "needs etcd, kube-apiserver and kubeboot, and half a minute"]
 fn the_agent_withstands_who_attacks_it_over_a_network() {
     let name = "host::enrolment::tests::agent::the_agent_withstands_who_attacks_it_over_a_network";
     apart::run(name, |folder| {
