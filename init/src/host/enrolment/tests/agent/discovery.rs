@@ -54,5 +54,8 @@ pub(super) fn answers_each_query_once(machine: &TheMachine) {
     }
     attacker.is_answered(&key);
     println!("discovery: a query that was recorded, noise, and an answer that comes back get no answer");
-    println!("    {}", machine.heard_anywhere("discovery: gave no answer to queries: 1 that were recorded and sent again"));
+    println!(
+        "    {}",
+        machine.heard_anywhere("discovery: gave no answer to queries: 1 that were recorded and sent again")
+    );
 }
