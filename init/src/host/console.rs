@@ -144,7 +144,8 @@ impl Console {
     }
 }
 
-/// A terminal that does not show what is typed, but for the end of a line. It does again when this is dropped.
+/// A terminal that does not show what is typed, but for the end of a line. It does again when this is dropped; after a signal
+/// that ends the process it is the shell's or systemd's to put right (`TTYReset=`).
 struct Silence<'a> {
     terminal: BorrowedFd<'a>,
     before: Termios,
@@ -223,6 +224,8 @@ fn typed(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
     use super::*;
     use crate::host::sample::machine;
 
@@ -257,6 +260,8 @@ mod tests {
     fn shown(screen: &mut File, end: &str) -> String {
         let (mut text, mut buffer) = (String::new(), [0; 64]);
         while !text.contains(end) {
+            let mut readable = [PollFd::new(screen.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(poll(&mut readable, PollTimeout::from(20_000u16)), Ok(1), "waited for {end:?}, saw {text:?}");
             let count = io::Read::read(screen, &mut buffer).unwrap();
             text.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
         }

@@ -114,8 +114,9 @@ fn go_tests() -> Result<Count> {
 /// Ignored tests of kubeboot's, with what they need: the rest of cargo's command line, and variables.
 fn ignored(which: &[&str], variables: &[(&str, &str)]) -> Result<Count> {
     let mut cargo = cargo(&["test", "--locked", "--profile", "tools", "--package", "kubeboot"]);
-    // One after the other: they share ports, or are measured. What they print is captured: then it stands with the failures.
-    cargo.args(which).args(["--", "--ignored", "--test-threads=1"]).envs(variables.iter().copied());
+    // One after the other: they share ports, or are measured. What they print is captured, so that it stands with the failures,
+    // and shown, for it may be a report.
+    cargo.args(which).args(["--", "--ignored", "--show-output", "--test-threads=1"]).envs(variables.iter().copied());
     let count = tested(&mut cargo)?;
     ensure!(count.passed + count.failed > 0, "no ignored test is called {}", which.join(" "));
     Ok(count)

@@ -92,7 +92,8 @@ fn three_control_planes(stage: &mut Stage) -> Result<()> {
         start.elapsed().as_secs_f64() / to_found.as_secs_f64()
     );
     let lost = stage.random.one_of(&CONTROL_PLANES);
-    let loss = Loss::of(stage, lost, &machines, People::new(stage, &kubectl, &tokens, ann)?)?;
+    let people = People::new(stage, &kubectl, &tokens, ann)?;
+    let loss = Loss::of(stage, lost, &machines, &kubectl, people)?;
     let kubectl = &loss.kubectl;
     let lived = survives(stage, &loss, &mut machines, &tokens, &images);
     let mut replacement = lived.inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
@@ -124,12 +125,16 @@ impl Loss {
         stage: &Stage,
         lost: (&'static str, u8),
         machines: &BTreeMap<&str, Box<dyn Machine>>,
+        founder: &Kubectl,
         people: People,
     ) -> Result<Self> {
         let mut left = CONTROL_PLANES.into_iter().filter(|one| *one != lost);
         let left = [left.next(), left.next()].map(|one| one.expect("one of three is lost"));
         // Each control plane gives its own operators certificates; the cluster's authority is one.
-        let [first, second] = left.map(|(name, _)| stage.granted(&*machines[name]));
+        let [first, second] = left.map(|(name, _)| match name {
+            FOUNDER => Ok(founder.clone()),
+            name => stage.granted(&*machines[name]),
+        });
         let (first, second) = (first?, second?);
         let others = [first.proxy()?, second.proxy()?];
         Ok(Loss { lost, left, kubectl: first, others, people })
@@ -141,6 +146,8 @@ struct People {
     desk: Desk,
     ann: PathBuf,
     user: Kubectl,
+    /// The user's contexts.
+    contexts: Vec<String>,
 }
 
 const LOOK: [&str; 3] = ["get", "pods", "--all-namespaces"];
@@ -151,29 +158,42 @@ impl People {
         let config = stage.folder.join("kubeconfig-carl");
         desk.done(&ann, &["user", "create", "carl", "--role", "view", "-o", &config.to_string_lossy()])?;
         let user = Kubectl { config, server: None, ..kubectl.clone() };
-        Ok(People { desk, ann, user })
+        let all = user.run(&["config", "get-contexts", "--output=name"])?;
+        ensure!(all.lines().count() == CONTROL_PLANES.len(), "the user's kubeconfig has the contexts: {all}");
+        let contexts = all.lines().map(str::to_owned).collect();
+        Ok(People { desk, ann, user, contexts })
     }
 
-    /// The contexts of the user's kubeconfig by which the API answers.
-    fn contexts(&self) -> Result<Vec<String>> {
-        let all = self.user.run(&["config", "get-contexts", "--output=name"])?;
-        ensure!(all.lines().count() == CONTROL_PLANES.len(), "the user's kubeconfig has the contexts: {all}");
-        let by = |context: &str| self.user.run(&[&["--context", context, "--request-timeout=5s"][..], &LOOK].concat());
-        let answers = |context: &&str| by(context).is_ok();
-        Ok(all.lines().filter(answers).map(str::to_owned).collect())
+    /// Waits until the API answers the user by the contexts of these control planes, and by no other.
+    fn await_contexts(&self, expected: &[(&str, u8)]) -> Result<()> {
+        until("the user's kubeconfig to work by each control plane that lives", LIMIT, PAUSE, || {
+            let by =
+                |context: &str| self.user.run(&[&["--context", context, "--request-timeout=5s"][..], &LOOK].concat());
+            let answer: Vec<&String> = self.contexts.iter().filter(|context| by(context).is_ok()).collect();
+            let of =
+                |(_, number): &(&str, u8)| answer.iter().any(|context| context.contains(&Network::address(*number)));
+            if answer.len() == expected.len() && expected.iter().all(of) {
+                Look::Holds(())
+            } else {
+                Look::NotYet(format!("it works by {answer:?}"))
+            }
+        })
     }
 
     /// The user works by each context but that of who is lost, with the kubeconfig from before; and the operator is answered.
     fn go_on(&self, loss: &Loss) -> Result<()> {
-        let at = |number| Network::address(number);
-        let answer = self.contexts()?;
-        let of_the_left = |(_, number): &(&str, u8)| answer.iter().any(|context| context.contains(&at(*number)));
-        ensure!(answer.len() == 2 && loss.left.iter().all(of_the_left), "without {:?}: {answer:?}", loss.lost);
-        loss.left.iter().try_for_each(|(name, number)| {
-            let nodes = self.desk.done_at(*number, &self.ann, &["members"])?;
-            ensure!(nodes.contains(name), "the operator was shown at {name}: {nodes}");
-            Ok(())
-        })
+        self.await_contexts(&loss.left)?;
+        let [first, second] = loss.left;
+        for ((name, number), (other, _)) in [(first, second), (second, first)] {
+            until(&format!("the operator to be answered at {name}"), LIMIT, PAUSE, || {
+                match self.desk.done_at(number, &self.ann, &["members"]) {
+                    Ok(members) if members.contains(other) => Look::Holds(()),
+                    Ok(members) => Look::NotYet(members),
+                    Err(error) => Look::NotYet(format!("{error:#}")),
+                }
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -193,11 +213,7 @@ fn survives(
     loss.others.iter().try_for_each(|other| written("while all live", other, LIMIT))?;
     [WORKER, OTHER].iter().try_for_each(|node| watch_the_balancer(kubectl, node))?;
     let workloads = containers(kubectl)?;
-    until("the user's kubeconfig to work by each of its contexts", LIMIT, PAUSE, || match loss.people.contexts() {
-        Ok(answer) if answer.len() == CONTROL_PLANES.len() => Look::Holds(()),
-        Ok(answer) => Look::NotYet(format!("by {answer:?}")),
-        Err(error) => Look::NotYet(format!("{error:#}")),
-    })?;
+    loss.people.await_contexts(&CONTROL_PLANES)?;
     agents.iter().try_for_each(|agent| agent.since(kubectl))?;
     machines.remove(loss.lost.0).context("who is lost was started")?.cut_power()?;
     outlives(loss, &workloads)?;
@@ -456,7 +472,8 @@ fn outlives(loss: &Loss, workloads: &str) -> Result<()> {
     let (kubectl, start) = (&loss.kubectl, Instant::now());
     let first = std::thread::scope(|scope| {
         let writes = loss.others.iter();
-        let writes = writes.map(|other| scope.spawn(move || written("then", other, LIMIT).map(|()| start.elapsed())));
+        let writes =
+            writes.map(|other| scope.spawn(move || written("without it", other, LIMIT).map(|()| start.elapsed())));
         let writes: Vec<_> = writes.collect();
         writes.into_iter().map(|write| write.join().expect("no panic")).collect::<Result<Vec<_>>>()
     })?;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use kubeboot::token::Joiner;
 use serde_json::Value;
 
@@ -13,6 +13,7 @@ use crate::machine::network::Network;
 use crate::machine::{Spec, Volume};
 use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, stop};
 use crate::transcript::last_lines;
+use crate::wait::{Look, until};
 
 /// The scenarios of this file.
 pub const SCENARIOS: &[Scenario] = &[Scenario {
@@ -22,6 +23,8 @@ pub const SCENARIOS: &[Scenario] = &[Scenario {
     run: refusals,
 }];
 
+const LIMIT: Duration = Duration::from_secs(180);
+const PAUSE: Duration = Duration::from_secs(2);
 /// Where nobody is.
 const NOBODY: u8 = 9;
 /// How far a clock is ahead.
@@ -146,11 +149,10 @@ fn is_refused(stage: &mut Stage, kubectl: &Kubectl, case: Case) -> Result<()> {
     for part in &told {
         machine.console().wait_for_text(part, TO_READY).with_context(|| format!("{what} is told"))?;
     }
-    let after = log()?;
-    ensure!(
-        of_it(&after) > before,
-        "no line for {what} ({logged:?}) in the founder's log:\n{}",
-        last_lines(&after, 20)
-    );
+    until(&format!("the founder's log to name {what}: {logged:?}"), LIMIT, PAUSE, || match log() {
+        Ok(after) if of_it(&after) > before => Look::Holds(()),
+        Ok(after) => Look::NotYet(last_lines(&after, 20)),
+        Err(error) => Look::NotYet(format!("{error:#}")),
+    })?;
     machine.cut_power()
 }

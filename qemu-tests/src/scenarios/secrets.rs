@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use kubeboot::kubernetes::encryption;
 use kubeboot::paths;
 
-use super::join::Tokens;
+use super::join::{Tokens, WORKER};
 use super::workload;
 use crate::kubectl::Kubectl;
 
@@ -47,6 +47,13 @@ fn keys_of(kubectl: &Kubectl, pod: &str) -> Result<Vec<String>> {
         keys.push(key);
     }
     let of_secrets = kubectl.exec(pod, &["sh", "-c", &encryption])?;
-    keys.extend(of_secrets.lines().map(|line| line.trim().to_owned()));
+    let of_secrets: Vec<&str> = of_secrets.lines().map(str::trim).collect();
+    let expected = usize::from(!pod.ends_with(WORKER));
+    ensure!(
+        of_secrets.len() == expected && of_secrets.iter().all(|key| key.len() == 44),
+        "{pod} has {} keys of Secrets, expected {expected} of 44 characters",
+        of_secrets.len()
+    );
+    keys.extend(of_secrets.into_iter().map(str::to_owned));
     Ok(keys)
 }

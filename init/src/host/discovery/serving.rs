@@ -285,12 +285,14 @@ mod tests {
         });
         let mut buffer = [0; 512];
         // Until it listens there is an ICMP error for an answer.
-        let length = loop {
+        let answered = wait::until("an answer", Duration::from_secs(20), Duration::from_millis(5), || {
             match asks.send(&query.message()).and_then(|_| asks.recv(&mut buffer)) {
-                Ok(length) => break length,
-                Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionRefused),
+                Ok(length) => Ok(length),
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => Err("nobody listens".to_owned()),
+                Err(error) => panic!("{error}"),
             }
-        };
+        });
+        let length = answered.unwrap_or_else(|late| panic!("{late}"));
         assert!(query.open(&buffer[..length]).is_some());
         replays.send(&query.message()).expect("sent");
         let told = news.recv_timeout(Duration::from_secs(20)).expect("a line of the log");

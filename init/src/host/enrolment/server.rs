@@ -289,6 +289,8 @@ fn carry_out(
     let mut key = None;
     for _ in 0..ROUNDS {
         let mut next = None;
+        // Who is refused has shown nothing by that.
+        let ends = effects.iter().any(|effect| matches!(effect, Effect::Close));
         for effect in effects {
             match effect {
                 Effect::Close => return After::Close,
@@ -296,7 +298,9 @@ fn carry_out(
                     if let Err(why) = channel.send(&message) {
                         place.shared.hear(&format!("enrolment: {from}: an answer did not arrive: {}", one_line(&why)));
                     }
-                    place.advance(Stage::Knows);
+                    if !ends {
+                        place.advance(Stage::Knows);
+                    }
                 }
                 Effect::Log(note) => place.shared.note(from, &note),
                 // Only after a key was found listed. Who is admitted is not dropped for a newcomer.

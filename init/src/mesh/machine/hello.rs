@@ -232,6 +232,7 @@ impl Mesh {
     fn meet(&mut self, now: Time, from: (SocketAddr, u64), announcement: Announcement) -> Option<Handle> {
         let member = announcement.id.handle();
         if self.store.is_removed(&announcement.id) {
+            self.counts.refused += 1;
             return None;
         }
         let life = announcement.life();

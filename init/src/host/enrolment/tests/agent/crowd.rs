@@ -25,7 +25,7 @@ const ALL: usize = CROWD[0].1 + CROWD[1].1 + CROWD[2].1;
 /// Between two bytes.
 const DRIP: Duration = Duration::from_millis(50);
 /// How long the crowd stays at most.
-const STAYS: Duration = Duration::from_secs(120);
+const STAYS: Duration = Duration::from_secs(500);
 
 struct Stranger {
     kind: Kind,
@@ -80,7 +80,7 @@ impl Stranger {
 /// The crowd, until it is dropped.
 pub(super) struct Crowd {
     over: Arc<AtomicBool>,
-    /// Connections that were opened, and those of them that the agent has not ended.
+    /// Connections that were opened, and how many of the crowd have one now.
     opened: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
     thread: Option<thread::JoinHandle<Sources>>,

@@ -22,14 +22,16 @@ impl Asker {
         self.0.send_to(message, (GROUP_IPV4, PORT)).unwrap();
     }
 
-    /// What comes first opens for this query. One that was lost is sent anew.
+    /// What comes first is the answer to what is asked here. A query that was lost is followed by another.
     fn is_answered(&self, key: &Key) -> Answer {
+        let mut asked = Vec::new();
         let answered = wait::until("an answer of discovery's", LIMIT, Duration::ZERO, || {
-            let query = Query::new(key, random::bytes());
-            self.send(&query.message());
+            asked.push(Query::new(key, random::bytes()));
+            self.send(&asked[asked.len() - 1].message());
             let mut answer = [0; MESSAGE + 1];
             let (length, _) = self.0.recv_from(&mut answer).map_err(|error| error.to_string())?;
-            query.open(&answer[..length]).ok_or_else(|| panic!("an answer to something else came first"))
+            let opened = asked.iter().find_map(|query| query.open(&answer[..length]));
+            opened.ok_or_else(|| panic!("an answer to something else came first"))
         });
         answered.unwrap_or_else(|late| panic!("{late}"))
     }
