@@ -92,7 +92,7 @@ const DISKS: u64 = 8 << 30;
 const SPACE: (u64, u64) = (4 << 30, 20 << 30);
 
 /// How many power cuts a run makes, and how many with `--long`.
-const CUTS: (usize, usize) = (5, 20);
+const CUTS: (usize, usize) = (3, 20);
 
 /// Does what was asked, prints what came of it, and says whether everything passed.
 ///

@@ -29,7 +29,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "Power cuts while a control plane joins are finished by its next boot, with two members of etcd",
         needs: Needs { machines: 2, ..ONE },
-        long: false,
+        long: true,
         run: cut_while_it_joins,
     },
 ];

@@ -24,7 +24,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "Two founders of one seed that could not hear each other are told, and a worker chooses neither",
         needs: Needs { machines: 3, ..ONE },
-        long: false,
+        long: true,
         run: two_clusters,
     },
 ];

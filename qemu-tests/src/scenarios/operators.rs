@@ -30,7 +30,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "A worker answers operators, and nobody else, also when its control plane has no power",
         needs: Needs { machines: 2, ..ONE },
-        long: false,
+        long: true,
         run: a_worker_answers,
     },
 ];
