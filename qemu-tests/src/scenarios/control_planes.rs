@@ -414,8 +414,6 @@ fn await_servers(kubectl: &Kubectl, numbers: &[u8]) -> Result<()> {
 
 /// In what time an API server should answer again to every node, after another one's power was cut.
 const TARGET: Duration = Duration::from_secs(5);
-/// The target is for machines with a processor each; here five share two.
-const BOUND: Duration = Duration::from_secs(20);
 /// What a node's watch over its balancer writes, on the node.
 const WATCH: &str = "/run/balancer-watch";
 
@@ -507,8 +505,9 @@ fn outlives(loss: &Loss, workloads: &str) -> Result<()> {
         seconds(&silences),
         TARGET.as_secs()
     );
-    let long = first.iter().chain(&silences).find(|time| **time > BOUND);
-    ensure!(long.is_none(), "an API server answered after {long:?} only, of {BOUND:?} at most");
+    // The target is for machines with a processor each, and is reported: here five share two, which decide on most of it.
+    let long = first.iter().chain(&silences).find(|time| **time > LIMIT);
+    ensure!(long.is_none(), "an API server answered after {long:?} only, of {LIMIT:?} at most");
     let now = containers(kubectl)?;
     ensure!(now == workloads, "the workers' containers were {workloads}, are {now}");
     Ok(())
