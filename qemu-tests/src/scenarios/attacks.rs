@@ -75,19 +75,14 @@ fn pods_are_kept_from_every_node(kubectl: &Kubectl) -> Result<()> {
     is_dropped(kubectl, WORKER, &format!("client-{WORKER}"), "input", &worker)?;
     is_dropped(kubectl, WORKER, &format!("node-{WORKER}"), "output", &worker)?;
     for (node, other) in [(FOUNDER, WORKER), (WORKER, FOUNDER)] {
-        is_dropped(kubectl, node, &format!("client-{node}"), "input", &over_the_bridge(kubectl, node)?)?;
+        // The pods' network has IPv4 addresses here; but every interface has a link-local address of IPv6, too.
+        let bridge = link_local(&workload::on(kubectl, Some(node), &INTERFACES)?, |name| name == "cni0")?;
+        let pod = link_local(&kubectl.exec(&format!("client-{node}"), &INTERFACES)?, |name| name != "lo")?;
+        is_dropped(kubectl, node, &format!("client-{node}"), "input", &format!("{}%{}", bridge.0, pod.1))?;
         let (there, here) = (on_the_network(kubectl, other)?, on_the_network(kubectl, node)?);
         is_dropped(kubectl, node, &format!("node-{node}"), "output", &format!("{}%{}", there.0, here.1))?;
     }
     Ok(())
-}
-
-/// How a pod names its node by IPv6. The pods' network has IPv4 addresses here; but every interface has a link-local address,
-/// too, which nothing passes on to another machine.
-fn over_the_bridge(kubectl: &Kubectl, node: &str) -> Result<String> {
-    let bridge = link_local(&workload::on(kubectl, Some(node), &INTERFACES)?, |name| name == "cni0")?;
-    let pod = link_local(&kubectl.exec(&format!("client-{node}"), &INTERFACES)?, |name| name != "lo")?;
-    Ok(format!("{}%{}", bridge.0, pod.1))
 }
 
 /// A machine's link-local address on the network of all of them. A kernel command line with a fixed address leaves the
@@ -147,32 +142,21 @@ fn dropped(rules: &str, chain: &str) -> u64 {
     counted.sum()
 }
 
-/// The API server takes no token for anybody, from neither machine's pods, by neither family.
+/// The API server takes no token for anybody, from neither machine's pods.
 fn no_token_is_a_credential_of_kubernetes(kubectl: &Kubectl, tokens: &Tokens) -> Result<()> {
     let read = kubectl.exec(&format!("client-{WORKER}"), &["cat", "/proc/cmdline"])?;
     ensure!(read.contains(tokens.worker()), "the worker's command line has no token: {read}");
-    let ipv4 = Network::address(0);
-    let of_the_pod = over_the_bridge(kubectl, FOUNDER)?;
-    let (there, here) = (on_the_network(kubectl, FOUNDER)?, on_the_network(kubectl, WORKER)?);
-    let of_the_worker = format!("{}%{}", there.0, here.1);
-    let ways = [FOUNDER, WORKER].iter().flat_map(|node| ["client", "node"].map(|pod| (format!("{pod}-{node}"), &ipv4)));
-    let ipv6 = [(format!("client-{FOUNDER}"), &of_the_pod), (format!("node-{WORKER}"), &of_the_worker)];
-    for (pod, address) in ways.chain(ipv6) {
+    let url = format!("https://{}:6443/api/v1/namespaces/kube-system/secrets", Network::address(0));
+    for (node, pod) in [FOUNDER, WORKER].iter().flat_map(|node| [(node, "client"), (node, "node")]) {
         for token in tokens.secrets() {
-            let said = read_secrets(kubectl, &pod, address, token);
+            let header = format!("Authorization: Bearer {token}");
+            let ask = ["wget", "-q", "-T", "20", "--no-check-certificate", "--header", &header, "-O", "-", &url];
+            let said = kubectl.exec(&format!("{pod}-{node}"), &ask);
             let refused = said.as_ref().is_err_and(|error| format!("{error:#}").contains("401"));
-            ensure!(refused, "{pod} asked {address} with a token, and was answered: {said:?}");
+            ensure!(refused, "{pod}-{node} asked {url} with a token, and was answered: {said:?}");
         }
     }
     Ok(())
-}
-
-/// Has a pod read the cluster's Secrets from the API server at an address, with a token of kubeboot's.
-fn read_secrets(kubectl: &Kubectl, pod: &str, address: &str, token: &str) -> Result<String> {
-    let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-    let url = format!("https://{host}:6443/api/v1/namespaces/kube-system/secrets");
-    let header = format!("Authorization: Bearer {token}");
-    kubectl.exec(pod, &["wget", "-q", "-T", "20", "--no-check-certificate", "--header", &header, "-O", "-", &url])
 }
 
 /// A worker that was taken over, with its kubelet's credentials, asks Kubernetes for certificates of others'.
