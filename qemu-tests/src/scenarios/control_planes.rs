@@ -101,7 +101,7 @@ fn three_control_planes(stage: &mut Stage, lost: (&'static str, u8)) -> Result<(
         start.elapsed().as_secs_f64() / to_found.as_secs_f64()
     );
     let user = User::new(stage, &kubectl, &tokens, &ann)?;
-    let loss = Loss::of(stage, lost, &machines, &kubectl, user)?;
+    let loss = Loss { bound: to_found / 2, ..Loss::of(stage, lost, &machines, &kubectl, user)? };
     let kubectl = &loss.kubectl;
     let lived = survives(stage, &loss, &mut machines, &tokens, &images);
     let mut replacement = lived.inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
@@ -125,6 +125,8 @@ struct Loss {
     kubectl: Kubectl,
     /// At each one that is left.
     others: [Forward; 2],
+    /// In what time the API has to answer again: a part of what this run's founder took to be Ready, as hosts differ.
+    bound: Duration,
     user: User,
 }
 
@@ -145,7 +147,7 @@ impl Loss {
         });
         let (first, second) = (first?, second?);
         let others = [first.proxy()?, second.proxy()?];
-        Ok(Loss { lost, left, kubectl: first, others, user })
+        Ok(Loss { lost, left, kubectl: first, others, bound: LIMIT, user })
     }
 }
 
@@ -497,9 +499,9 @@ fn outlives(loss: &Loss, workloads: &str) -> Result<()> {
         seconds(&silences),
         TARGET.as_secs()
     );
-    // The target is for machines with a processor each, and is reported: here five share two, which decide on most of it.
-    let long = first.iter().chain(&silences).find(|time| **time > LIMIT);
-    ensure!(long.is_none(), "an API server answered after {long:?} only, of {LIMIT:?} at most");
+    // The target is for machines with a processor each, and is reported: here five share two.
+    let long = first.iter().chain(&silences).find(|time| **time > loss.bound);
+    ensure!(long.is_none(), "an API server answered after {long:?} only, of {:?} at most", loss.bound);
     let now = containers(kubectl)?;
     ensure!(now == workloads, "the workers' containers were {workloads}, are {now}");
     Ok(())
