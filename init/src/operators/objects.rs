@@ -87,6 +87,9 @@ impl OperatorObject {
     }
 }
 
+/// Where an operator comes from whom the settings of the asked control plane name and who is on no record.
+pub const SETTINGS: &str = "settings";
+
 /// A row of the list of operators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -97,7 +100,7 @@ pub struct Listed {
     pub kind: String,
     /// The key's comment.
     pub comment: String,
-    /// `settings` of the control plane that was asked, or `cluster`.
+    /// [`SETTINGS`] of the control plane that was asked, or `cluster`.
     pub from: String,
     /// Who added it; empty for one of the settings.
     pub by: String,
@@ -122,7 +125,7 @@ pub fn operators(settings: &[String], objects: &[OperatorObject]) -> Vec<(Operat
     let mut rows: Vec<(OperatorLine, Listed)> = Vec::new();
     for line in settings.iter().filter_map(|line| OperatorLine::parse(line).ok()) {
         if !on_record(&line) && !rows.iter().any(|(other, _)| other.key == line.key) {
-            rows.push(row(&line, "settings", "", ""));
+            rows.push(row(&line, SETTINGS, "", ""));
         }
     }
     let listed = objects.iter().filter(|object| object.listed);

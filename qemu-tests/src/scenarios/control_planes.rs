@@ -1,7 +1,7 @@
 //! Further control planes: how they join, and what their cluster survives.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -100,8 +100,8 @@ fn three_control_planes(stage: &mut Stage, lost: (&'static str, u8)) -> Result<(
         start.elapsed().as_secs_f64(),
         start.elapsed().as_secs_f64() / to_found.as_secs_f64()
     );
-    let user = User::new(stage, &kubectl, &tokens, &ann)?;
-    let loss = Loss { bound: to_found / 2, ..Loss::of(stage, lost, &machines, &kubectl, user)? };
+    let people = People::new(stage, &kubectl, &tokens, ann)?;
+    let loss = Loss { bound: to_found / 2, ..Loss::of(stage, lost, &machines, &kubectl, people)? };
     let kubectl = &loss.kubectl;
     let lived = survives(stage, &loss, &mut machines, &tokens, &images);
     let mut replacement = lived.inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
@@ -127,7 +127,7 @@ struct Loss {
     others: [Forward; 2],
     /// In what time the API has to answer again: a part of what this run's founder took to be Ready, as hosts differ.
     bound: Duration,
-    user: User,
+    people: People,
 }
 
 impl Loss {
@@ -136,7 +136,7 @@ impl Loss {
         lost: (&'static str, u8),
         machines: &BTreeMap<&str, Box<dyn Machine>>,
         founder: &Kubectl,
-        user: User,
+        people: People,
     ) -> Result<Self> {
         let mut left = CONTROL_PLANES.into_iter().filter(|one| *one != lost);
         let left = [left.next(), left.next()].map(|one| one.expect("one of three is lost"));
@@ -147,12 +147,15 @@ impl Loss {
         });
         let (first, second) = (first?, second?);
         let others = [first.proxy()?, second.proxy()?];
-        Ok(Loss { lost, left, kubectl: first, others, bound: LIMIT, user })
+        Ok(Loss { lost, left, kubectl: first, others, bound: LIMIT, people })
     }
 }
 
-/// Somebody to whom an operator has given a kubeconfig.
-struct User {
+/// An operator whom the founder's settings alone name, and somebody to whom she has given a kubeconfig.
+struct People {
+    desk: Desk,
+    ann: PathBuf,
+    /// The user's.
     kubectl: Kubectl,
     /// Its contexts.
     contexts: Vec<String>,
@@ -160,16 +163,16 @@ struct User {
 
 const LOOK: [&str; 3] = ["get", "pods", "--all-namespaces"];
 
-impl User {
-    fn new(stage: &Stage, kubectl: &Kubectl, tokens: &Tokens, ann: &Path) -> Result<Self> {
+impl People {
+    fn new(stage: &Stage, kubectl: &Kubectl, tokens: &Tokens, ann: PathBuf) -> Result<Self> {
         let desk = Desk::new(stage, kubectl, tokens)?;
         let config = stage.folder.join("kubeconfig-carl");
-        desk.done(ann, &["user", "create", "carl", "--role", "view", "-o", &config.to_string_lossy()])?;
+        desk.done(&ann, &["user", "create", "carl", "--role", "view", "-o", &config.to_string_lossy()])?;
         let user = Kubectl { config, server: None, ..kubectl.clone() };
         let all = user.run(&["config", "get-contexts", "--output=name"])?;
         ensure!(all.lines().count() == CONTROL_PLANES.len(), "the user's kubeconfig has the contexts: {all}");
         let contexts = all.lines().map(str::to_owned).collect();
-        Ok(User { kubectl: user, contexts })
+        Ok(Self { desk, ann, kubectl: user, contexts })
     }
 
     /// Waits until the API answers the user by the contexts of these control planes, and by no other.
@@ -206,12 +209,12 @@ fn survives(
     loss.others.iter().try_for_each(|other| written("while all live", other, LIMIT))?;
     [WORKER, OTHER].iter().try_for_each(|node| watch_the_balancer(kubectl, node))?;
     let workloads = containers(kubectl)?;
-    loss.user.await_contexts(&CONTROL_PLANES)?;
+    loss.people.await_contexts(&CONTROL_PLANES)?;
     agents.iter().try_for_each(|agent| agent.since(kubectl))?;
     machines.remove(loss.lost.0).context("who is lost was started")?.cut_power()?;
     outlives(loss, &workloads)?;
     // With the kubeconfig from before.
-    loss.user.await_contexts(&loss.left)?;
+    loss.people.await_contexts(&loss.left)?;
     replace(stage, loss, images)
 }
 
@@ -258,8 +261,7 @@ fn two_members_vote(kubectl: &Kubectl) -> Result<()> {
 
 /// Runs kubeboot on a node, and gives what it said, whether it failed or not.
 fn kubeboot(kubectl: &Kubectl, node: &str, words: &[&str]) -> String {
-    let command = [&["/run/kubeboot/slot/bin/kubeboot"], words].concat();
-    workload::on(kubectl, Some(node), &command).unwrap_or_else(|error| format!("{error:#}"))
+    workload::kubeboot(kubectl, Some(node), words).unwrap_or_else(|error| format!("{error:#}"))
 }
 
 /// What an agent has used of a processor until now, and since when its machine runs.
@@ -328,7 +330,7 @@ fn await_mesh(kubectl: &Kubectl, one: &str, state: &str) -> Result<()> {
     })
 }
 
-/// Who is lost is replaced by what `kubeboot status` names, commanded on a node here, and by a new machine under its name.
+/// Who is lost is replaced by what `kubeboot status` names, commanded over the network, and by a new machine under its name.
 fn replace(stage: &mut Stage, loss: &Loss, images: &Volume) -> Result<Box<dyn Machine>> {
     let (kubectl, (lost, place), [(first, at), (second, _)]) = (&loss.kubectl, loss.lost, loss.left);
     let remove =
@@ -345,7 +347,7 @@ fn replace(stage: &mut Stage, loss: &Loss, images: &Volume) -> Result<Box<dyn Ma
     await_mesh(kubectl, lost, "down")?;
     let refused = kubeboot(kubectl, first, &["node", "remove", second]);
     ensure!(refused.contains("etcd could not decide any more"), "removing a second of three was answered: {refused}");
-    let removed = kubeboot(kubectl, first, &["node", "remove", lost]);
+    let removed = loss.people.desk.done_at(at, &loss.people.ann, &["node", "remove", lost])?;
     ensure!(removed.contains("etcd goes on without its member"), "removing {lost} was answered: {removed}");
     let made = kubeboot(kubectl, first, &["token", "create", "--role", "control-plane", "--output", "json"]);
     let made: Value = serde_json::from_str(&made).with_context(|| format!("token create answered: {made}"))?;

@@ -212,8 +212,7 @@ pub(super) fn use_both(kubectl: &Kubectl) -> Result<()> {
 /// On the control plane: a token is made, listed by kubeboot and kubectl without its secret, and revoked.
 fn tokens_are_made_and_revoked(kubectl: &Kubectl) -> Result<()> {
     let token = |words: &[&str]| {
-        let command = [&["/run/kubeboot/slot/bin/kubeboot", "token"], words, &["--output", "json"]].concat();
-        workload::on(kubectl, Some(FOUNDER), &command)
+        workload::kubeboot(kubectl, Some(FOUNDER), &[&["token"], words, &["--output", "json"]].concat())
     };
     let objects = || kubectl.run(&["get", "configmaps", "-n", "kubeboot-system", "-o", "yaml"]);
     let made: Value = serde_json::from_str(&token(&["create", "--uses", "2", "--ttl", "1h"])?)?;

@@ -131,8 +131,7 @@ fn cases(stage: &Stage, kubectl: &Kubectl, tokens: &Tokens, images: &Volume) -> 
 /// A token that the cluster has made and revoked.
 fn revoked(kubectl: &Kubectl) -> Result<String> {
     let token = |words: &[&str]| {
-        let command = [&["/run/kubeboot/slot/bin/kubeboot", "token"], words, &["--output", "json"]].concat();
-        workload::on(kubectl, Some(FOUNDER), &command)
+        workload::kubeboot(kubectl, Some(FOUNDER), &[&["token"], words, &["--output", "json"]].concat())
     };
     let made: Value = serde_json::from_str(&token(&["create"])?).context("token create answers JSON")?;
     token(&["revoke", made["id"].as_str().context("a token has an id")?])?;

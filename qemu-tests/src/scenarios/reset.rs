@@ -27,7 +27,7 @@ const PARAMETER: &str = "kubeboot.reset=";
 fn reset(stage: &mut Stage) -> Result<()> {
     let disk = stage.founded_disk()?;
     let mut founded = stage.found(&disk)?;
-    let said = workload::on_node(&founded.kubectl, &["/run/kubeboot/slot/bin/kubeboot", "reset", "--yes"])?;
+    let said = workload::kubeboot(&founded.kubectl, None, &["reset", "--yes"])?;
     ensure!(said.contains("forgets its cluster when it starts next"), "kubeboot reset said: {said}");
     // What was ordered is on disk by then.
     founded.machine.cut_power()?;

@@ -100,3 +100,11 @@ pub fn on(kubectl: &Kubectl, node: Option<&str>, command: &[&str]) -> Result<Str
     let enter = ["nsenter", "-t", "1", "-m", "-u", "-i", "-n", "--", "/usr/bin/env", "PATH=/usr/sbin:/usr/bin"];
     kubectl.exec(&name, &[&enter, command].concat())
 }
+
+/// Runs the node's own kubeboot on the node of a name, or on the only one.
+///
+/// # Errors
+/// As [`on_node`].
+pub fn kubeboot(kubectl: &Kubectl, node: Option<&str>, words: &[&str]) -> Result<String> {
+    on(kubectl, node, &[&["/run/kubeboot/slot/bin/kubeboot"], words].concat())
+}

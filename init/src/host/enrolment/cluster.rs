@@ -101,14 +101,14 @@ impl Enrolment {
     }
 
     /// What has to be there before any machine is taken in: the namespace, the mesh's key, the control planes'
-    /// releases, this machine on record, and the founding window's tokens. Done again at each round; what is there already
-    /// stays.
+    /// releases, this machine and the operators of its settings on record, and the founding window's tokens. Done again at
+    /// each round; what is there already stays.
     ///
     /// # Errors
     /// In words: the first thing that fails.
     pub fn prepare(&self) -> Result<(), String> {
         self.api.prepare().map_err(|error| error.to_string())?;
-        self.desk.refresh()?;
+        self.desk.adopt(clock::unix())?;
         issue::ensure_mesh_key(&self.root)?;
         self.look_at_releases()?;
         if self.this.settings.role == Some(Role::Init) {

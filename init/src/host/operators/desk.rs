@@ -24,7 +24,7 @@ use crate::host::node_removal::{Look, Removal, Removing};
 use crate::host::root::Root;
 use crate::kubernetes::API_PORT;
 use crate::operators::key::{OperatorLine, of_settings};
-use crate::operators::objects::{UserObject, operators, users};
+use crate::operators::objects::{SETTINGS, UserObject, operators, users};
 use crate::operators::user::{self, Issued, Revoked, Wanted, binding_name};
 use crate::operators::{Request, Trouble};
 use crate::words::tokens;
@@ -107,6 +107,24 @@ impl Desk {
     /// It does not answer, in words. What was seen before stays.
     pub fn refresh(&self) -> Result<(), String> {
         self.roster.look().map(drop)
+    }
+
+    /// Puts on record whom this machine's settings name and nobody has removed: they command the cluster when this machine
+    /// is lost, too. What is on record is looked at as [`Desk::refresh`] does.
+    ///
+    /// # Errors
+    /// The API does not answer, in words. Who is on record by then stays.
+    pub fn adopt(&self, now: Unix) -> Result<(), String> {
+        let by = format!("the settings of {}", self.this.node.name);
+        let named = self.operators()?.into_iter().filter(|(_, row)| row.from == SETTINGS);
+        let mut adopted = false;
+        for (line, row) in named {
+            if self.people.adopt_operator(&line, &by, now)? {
+                println!("operator {} of this machine's settings is on record for the whole cluster", row.fingerprint);
+                adopted = true;
+            }
+        }
+        if adopted { self.refresh() } else { Ok(()) }
     }
 }
 

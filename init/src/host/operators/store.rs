@@ -126,6 +126,15 @@ impl People {
         self.get(&operator_name(key))?.as_ref().map(OperatorObject::read).transpose()
     }
 
+    /// Puts an operator on record as listed whose key is on no record at all. False if it is on one: who was removed stays so.
+    ///
+    /// # Errors
+    /// The calls, in words.
+    pub fn adopt_operator(&self, line: &OperatorLine, by: &str, now: u64) -> Result<bool, String> {
+        let adopted = OperatorObject { line: line.clone(), listed: true, by: by.to_owned(), since: now, version: None };
+        self.change(&operator_name(&line.key), |before| Ok(before.is_none().then(|| adopted.object())))
+    }
+
     /// Puts an operator on record as listed or removed. False if it is so already.
     ///
     /// # Errors

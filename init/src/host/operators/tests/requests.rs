@@ -123,6 +123,24 @@ fn operators_are_added_listed_and_removed_for_good() {
 }
 
 #[test]
+fn operators_of_the_settings_are_put_on_record_once() {
+    let world = World::new();
+    let rows = || -> Vec<Listed> { world.value(ADA, &Request::OperatorList {}) };
+    assert_eq!(rows()[0].from, "settings");
+    world.plane.desk.adopt(1).unwrap();
+    let first = rows();
+    let seen: Vec<_> = first.iter().map(|row| [&row.comment, &row.from, &row.by].map(String::as_str)).collect();
+    assert_eq!(seen, [["ada", "cluster", "the settings of one"]]);
+    world.plane.desk.adopt(2).unwrap();
+    assert_eq!(rows(), first, "nothing is left to do");
+    // Who is removed is not put on record again, though the settings name her.
+    world.add(BOB, "bob");
+    let _: Value = world.value(BOB, &Request::OperatorRemove { key: first[0].fingerprint.clone(), last: false });
+    world.plane.desk.adopt(3).unwrap();
+    assert_eq!(world.ask(ADA, &Request::OperatorList {}).unwrap_err().exit, 7);
+}
+
+#[test]
 fn a_user_is_made_bound_and_revoked_with_honest_words() {
     let world = World::new();
     let issued = create(&world, &bob(Role::View)).unwrap();
