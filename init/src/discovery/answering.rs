@@ -36,6 +36,8 @@ struct Unanswered {
     again: u64,
     /// More than are answered.
     beyond: u64,
+    /// Where the last of them says that it comes from.
+    last: Option<IpAddr>,
 }
 
 impl Answering {
@@ -61,10 +63,12 @@ impl Answering {
         let asked = Asked::open(&self.keys, message)?;
         if self.answered.contains(&asked.nonce) {
             self.unanswered.again += 1;
+            self.unanswered.last = Some(from);
             return None;
         }
         if !self.of_one.allow(now, from) || !self.of_all.allow(now, ()) {
             self.unanswered.beyond += 1;
+            self.unanswered.last = Some(from);
             return None;
         }
         self.answered.truncate(REMEMBERED - 1);
@@ -76,16 +80,15 @@ impl Answering {
     /// opens is not among it: another cluster's machines may ask on the same network.
     pub fn complaint(&mut self, now: Duration) -> Option<String> {
         let early = self.told.is_some_and(|told| now.saturating_sub(told) < TELL);
-        if early || self.unanswered == Unanswered::default() {
-            return None;
-        }
+        let last = self.unanswered.last.filter(|_| !early)?;
         self.told = Some(now);
-        let Unanswered { again, beyond } = std::mem::take(&mut self.unanswered);
+        let Unanswered { again, beyond, .. } = std::mem::take(&mut self.unanswered);
         let kinds = [
             (again, "that were recorded and sent again, or came twice"),
             (beyond, "that were more than are answered in a second"),
         ];
         let told = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
-        Some(format!("gave no answer to queries: {}", told.collect::<Vec<_>>().join(", ")))
+        let told = told.collect::<Vec<_>>().join(", ");
+        Some(format!("gave no answer to queries: {told}. The last says that it comes from {last}"))
     }
 }

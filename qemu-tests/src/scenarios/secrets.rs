@@ -8,6 +8,10 @@ use super::join::{Tokens, WORKER};
 use super::workload;
 use crate::kubectl::Kubectl;
 
+/// A file that everybody may read, as the pod that looks sees it, and what is in it.
+const BAITED: &str = "/host/run/kubeboot-bait";
+const BAIT: &str = "no-secret-but-to-be-found";
+
 /// Neither arguments of processes nor the journal nor files that everybody may read hold a token, a private key, or a key of
 /// the mesh or of the encrypted Secrets. And no core dump is written, which would have them all.
 ///
@@ -22,16 +26,24 @@ pub(super) fn no_secret_stays(kubectl: &Kubectl, node: &str, tokens: &Tokens) ->
     let pod = format!("node-{node}");
     let arguments = kubectl.exec(&pod, &["sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; true"])?;
     ensure!(arguments.contains("kubelet") && journal.contains("kubelet"), "the search of {node} saw too little");
-    let readable =
-        "find /host/etc /host/run /host/var -xdev -type f -perm -004 -size -2048k ! -path '*/pods/*' 2>/dev/null";
-    let tokens = tokens.secrets().into_iter().chain(["PRIVATE KEY-----"]).map(str::to_owned);
-    for secret in tokens.chain(keys_of(kubectl, &pod)?) {
-        ensure!(!arguments.contains(&secret), "arguments of a process of {node} hold a secret");
-        ensure!(!journal.contains(&secret), "the journal of {node} holds a secret");
-        let search = format!("{readable} | xargs grep -lF -e '{secret}' 2>/dev/null; true");
-        let found = kubectl.exec(&pod, &["sh", "-c", &search])?;
-        ensure!(found.trim().is_empty(), "a secret stands in files of {node} that everybody may read: {found}");
+    let mut secrets: Vec<String> =
+        tokens.secrets().into_iter().chain(["PRIVATE KEY-----"]).map(str::to_owned).collect();
+    secrets.extend(keys_of(kubectl, &pod)?);
+    for secret in &secrets {
+        ensure!(!arguments.contains(secret), "arguments of a process of {node} hold a secret");
+        ensure!(!journal.contains(secret), "the journal of {node} holds a secret");
     }
+    // One look for all of them, and for what shows that it finds something.
+    let words: String = secrets.iter().map(|secret| format!(" -e '{secret}'")).collect();
+    let search = format!(
+        "echo {BAIT} >{BAITED} && chmod 644 {BAITED}; \
+         find /host/etc /host/run /host/var -xdev -type f -perm -004 -size -2048k ! -path '*/pods/*' 2>/dev/null | \
+         xargs grep -lF -e {BAIT}{words} 2>/dev/null; rm {BAITED}"
+    );
+    let found = kubectl.exec(&pod, &["sh", "-c", &search])?;
+    ensure!(found.contains(BAITED), "the search of {node}'s files found nothing, not even what was put there: {found}");
+    let others: Vec<&str> = found.lines().filter(|file| file.trim() != BAITED).collect();
+    ensure!(others.is_empty(), "a secret stands in files of {node} that everybody may read: {others:?}");
     Ok(())
 }
 

@@ -214,6 +214,19 @@ impl Place {
     fn advance(&self, stage: Stage) -> bool {
         self.shared.inner().gate.advance(self.id, stage)
     }
+
+    /// What to say of a connection that broke, whose place may have been given to another: then it was broken here.
+    fn words(&self, why: &Broken) -> String {
+        if self.is_given_away() {
+            "its place was given to a newcomer, because it had said too little by then".to_owned()
+        } else {
+            words::one_line(&why.to_string())
+        }
+    }
+
+    fn is_given_away(&self) -> bool {
+        !self.shared.inner().sockets.contains_key(&self.id)
+    }
 }
 
 impl Drop for Place {
@@ -229,7 +242,7 @@ fn converse(socket: TcpStream, from: IpAddr, place: &Place) {
     let shared = &place.shared;
     let mut channel = match Channel::accept(socket, shared.tls.clone(), shared.times) {
         Ok(channel) => channel,
-        Err(why) => return shared.hear(&format!("enrolment: {from}: no TLS connection: {}", one_line(&why))),
+        Err(why) => return shared.hear(&format!("enrolment: {from}: no TLS connection: {}", place.words(&why))),
     };
     place.advance(Stage::Spoke);
     let mut exchange = Exchange::new(shared.cluster.setup(channel.exporter()), shared.cluster.key());
@@ -237,8 +250,10 @@ fn converse(socket: TcpStream, from: IpAddr, place: &Place) {
         let effects = match channel.receive(exchange.most()) {
             Ok(message) => exchange.handle(clock::unix(), Event::Message(&message)),
             Err(Broken::Long(malformed)) => return too_long(channel, from, shared, malformed),
-            Err(Broken::TimedOut | Broken::Closed) => exchange.handle(clock::unix(), Event::TimedOut),
-            Err(why) => return shared.hear(&format!("enrolment: {from}: {}", one_line(&why))),
+            Err(Broken::TimedOut | Broken::Closed) if !place.is_given_away() => {
+                exchange.handle(clock::unix(), Event::TimedOut)
+            }
+            Err(why) => return shared.hear(&format!("enrolment: {from}: {}", place.words(&why))),
         };
         match carry_out(&mut exchange, effects, &mut channel, from, place) {
             After::Read => {}
@@ -262,10 +277,6 @@ enum After {
     Close,
     /// It is this operator's.
     Serve(Caller),
-}
-
-fn one_line(why: &Broken) -> String {
-    words::one_line(&why.to_string())
 }
 
 /// A message that is longer than it may be was not read; so nothing after it can be.
@@ -296,7 +307,9 @@ fn carry_out(
                 Effect::Close => return After::Close,
                 Effect::Send(message) => {
                     if let Err(why) = channel.send(&message) {
-                        place.shared.hear(&format!("enrolment: {from}: an answer did not arrive: {}", one_line(&why)));
+                        place
+                            .shared
+                            .hear(&format!("enrolment: {from}: an answer did not arrive: {}", place.words(&why)));
                     }
                     if !ends {
                         place.advance(Stage::Knows);

@@ -379,6 +379,7 @@ fn a_thousand_half_open_connections_do_not_keep_an_honest_machine_out() {
     assert!(open.len() > 900, "only {} connections were opened", open.len());
     // They are all still open, and in nobody's way.
     join_patiently(&server, "w-2", 12);
+    server.logged("its place was given to a newcomer");
 }
 
 /// Joins as a machine does: who is crowded out before it has shown anything comes again.
