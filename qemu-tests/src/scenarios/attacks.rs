@@ -76,8 +76,8 @@ fn pods_are_kept_from_every_node(kubectl: &Kubectl) -> Result<()> {
     is_dropped(kubectl, WORKER, &format!("node-{WORKER}"), "output", &worker)?;
     for (node, other) in [(FOUNDER, WORKER), (WORKER, FOUNDER)] {
         // The pods' network has IPv4 addresses here; but every interface has a link-local address of IPv6, too.
-        let bridge = link_local(&workload::on(kubectl, Some(node), &INTERFACES)?, |name| name == "cni0")?;
-        let pod = link_local(&kubectl.exec(&format!("client-{node}"), &INTERFACES)?, |name| name != "lo")?;
+        let bridge = in_use(&workload::on(kubectl, Some(node), &INTERFACES)?, LINK_LOCAL, |name| name == "cni0")?;
+        let pod = in_use(&kubectl.exec(&format!("client-{node}"), &INTERFACES)?, LINK_LOCAL, |name| name != "lo")?;
         is_dropped(kubectl, node, &format!("client-{node}"), "input", &format!("{}%{}", bridge.0, pod.1))?;
         let (there, here) = (on_the_network(kubectl, other)?, on_the_network(kubectl, node)?);
         is_dropped(kubectl, node, &format!("node-{node}"), "output", &format!("{}%{}", there.0, here.1))?;
@@ -89,32 +89,49 @@ fn pods_are_kept_from_every_node(kubectl: &Kubectl) -> Result<()> {
 /// interface without one, so it gets one.
 fn on_the_network(kubectl: &Kubectl, node: &str) -> Result<(Ipv6Addr, String)> {
     let links = workload::on(kubectl, Some(node), &["ls", "/sys/class/net"])?;
-    let wanted = |name: &str| name.starts_with("en") || name.starts_with("vec");
-    let link = links.split_whitespace().find(|name| wanted(name)).with_context(|| format!("no network in {links}"))?;
-    let look = || link_local(&workload::on(kubectl, Some(node), &INTERFACES)?, wanted);
-    if let Ok(found) = look() {
-        return Ok(found);
-    }
-    let address = format!("fe80::77:{}/64", if node == FOUNDER { 1 } else { 2 });
+    let link = links.split_whitespace().find(|name| is_link(name)).with_context(|| format!("no network in {links}"))?;
+    let look = || in_use(&workload::on(kubectl, Some(node), &INTERFACES)?, LINK_LOCAL, is_link);
+    look().or_else(|_| with_address(kubectl, node, link, "fe80", LINK_LOCAL))
+}
+
+/// An address of IPv6 that stands in a URL, which one with a zone does not: a machine's, on the network of all of them.
+fn unique_local_of(kubectl: &Kubectl, node: &str) -> Result<Ipv6Addr> {
+    let (_, link) = on_the_network(kubectl, node)?;
+    with_address(kubectl, node, &link, "fd77", UNIQUE_LOCAL).map(|(address, _)| address)
+}
+
+fn is_link(name: &str) -> bool {
+    name.starts_with("en") || name.starts_with("vec")
+}
+
+/// Gives a machine's link an address with this prefix, and waits until it is in use.
+fn with_address(kubectl: &Kubectl, node: &str, link: &str, prefix: &str, kind: Kind) -> Result<(Ipv6Addr, String)> {
+    let address = format!("{prefix}::77:{}/64", if node == FOUNDER { 1 } else { 2 });
     kubectl.exec(&format!("node-{node}"), &["ip", "-6", "address", "add", &address, "dev", link])?;
+    let look = || in_use(&workload::on(kubectl, Some(node), &INTERFACES)?, kind, is_link);
     until(&format!("{node} to have {address}"), LIMIT, PAUSE, || Look::from_result(look()))
 }
 
 const INTERFACES: [&str; 2] = ["cat", "/proc/net/if_inet6"];
 
+/// A kind of addresses.
+type Kind = fn(&Ipv6Addr) -> bool;
+const LINK_LOCAL: Kind = Ipv6Addr::is_unicast_link_local;
+const UNIQUE_LOCAL: Kind = Ipv6Addr::is_unique_local;
+
 /// What the kernel says of an address that it still looks for twins of (IFA_F_TENTATIVE).
 const TENTATIVE: u8 = 0x40;
 
-/// The link-local address of an interface, in use, and the interface's name.
-fn link_local(interfaces: &str, wanted: impl Fn(&str) -> bool) -> Result<(Ipv6Addr, String)> {
+/// The first address of this kind that an interface has in use, and the interface's name.
+fn in_use(interfaces: &str, kind: Kind, wanted: impl Fn(&str) -> bool) -> Result<(Ipv6Addr, String)> {
     let of = |line: &str| {
         let mut words = line.split_whitespace();
         let address = u128::from_str_radix(words.next()?, 16).ok().map(Ipv6Addr::from)?;
         let name = words.next_back()?;
         let flags = u8::from_str_radix(words.next_back()?, 16).ok()?;
-        (flags & TENTATIVE == 0 && address.is_unicast_link_local() && wanted(name)).then(|| (address, name.to_owned()))
+        (flags & TENTATIVE == 0 && kind(&address) && wanted(name)).then(|| (address, name.to_owned()))
     };
-    interfaces.lines().find_map(of).with_context(|| format!("no link-local address in:\n{interfaces}"))
+    interfaces.lines().find_map(of).with_context(|| format!("no such address in:\n{interfaces}"))
 }
 
 /// A pod on a node asks an address for the port of enrolment, and a rule of this chain there drops it.
@@ -142,13 +159,17 @@ fn dropped(rules: &str, chain: &str) -> u64 {
     counted.sum()
 }
 
-/// The API server takes no token for anybody, from neither machine's pods.
+/// The API server takes no token for anybody, from neither machine's pods, and by IPv6 neither. The pods' network has no
+/// addresses of IPv6 here but those with a zone, which stand in no URL: by IPv6 those on the machines' network ask.
 fn no_token_is_a_credential_of_kubernetes(kubectl: &Kubectl, tokens: &Tokens) -> Result<()> {
     let read = kubectl.exec(&format!("client-{WORKER}"), &["cat", "/proc/cmdline"])?;
     ensure!(read.contains(tokens.worker()), "the worker's command line has no token: {read}");
-    let url = format!("https://{}:6443/api/v1/namespaces/kube-system/secrets", Network::address(0));
+    let (ipv4, ipv6) = (Network::address(0), unique_local_of(kubectl, FOUNDER)?);
+    unique_local_of(kubectl, WORKER)?;
     for (node, pod) in [FOUNDER, WORKER].iter().flat_map(|node| [(node, "client"), (node, "node")]) {
-        for token in tokens.secrets() {
+        let hosts = [Some(ipv4.clone()), (pod == "node").then(|| format!("[{ipv6}]"))];
+        for (host, token) in hosts.iter().flatten().flat_map(|host| tokens.secrets().map(|token| (host, token))) {
+            let url = format!("https://{host}:6443/api/v1/namespaces/kube-system/secrets");
             let header = format!("Authorization: Bearer {token}");
             let ask = ["wget", "-q", "-T", "20", "--no-check-certificate", "--header", &header, "-O", "-", &url];
             let said = kubectl.exec(&format!("{pod}-{node}"), &ask);
@@ -275,9 +296,15 @@ mod tests {
                           fe800000000000000077 02 40 20 80 bad\n\
                           fe800000000000000077fffe00000001 02 40 20 c0     eth0\n\
                           fe800000000000000077fffe000000aa 02 40 20 80     eth0\n";
-        let found = link_local(interfaces, |name| name != "lo").unwrap();
+        let found = in_use(interfaces, LINK_LOCAL, |name| name != "lo").unwrap();
         assert_eq!(found, ("fe80::77:fffe:0:aa".parse().unwrap(), "eth0".to_owned()));
-        assert!(link_local(interfaces, |name| name == "cni0").is_err());
+        assert!(in_use(interfaces, LINK_LOCAL, |name| name == "cni0").is_err());
+        assert!(in_use(interfaces, UNIQUE_LOCAL, |_| true).is_err());
+        let with_another = format!("{interfaces}fd770000000000000000000000770001 02 40 00 80     eth0\n");
+        assert_eq!(
+            in_use(&with_another, UNIQUE_LOCAL, |_| true).unwrap(),
+            ("fd77::77:1".parse().unwrap(), "eth0".to_owned())
+        );
     }
 
     #[test]
