@@ -1,6 +1,8 @@
 //! The only door to files, network, processes, clock and randomness.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the shell that effects live in")]
 
+#[cfg(test)]
+pub(crate) mod apart;
 pub mod api;
 pub mod balancer;
 pub mod batch;

@@ -51,6 +51,11 @@ pub const CHECKS: &[Check] = &[
         programs: true,
         ..check("", attacked)
     },
+    Check {
+        name: "Whichever of three control planes is lost, the API answers again behind the balancer",
+        programs: true,
+        ..check("", lost)
+    },
     Check { name: "The mesh survives a hundred seeds of misfortune", long: true, ..check("", many_seeds) },
     Check { name: "The mesh survives misfortune among two thousand nodes", long: true, ..check("", crowd) },
     Check { name: "Two thousand nodes form a mesh within its figures", long: true, ..check("", figures) },
@@ -154,13 +159,21 @@ fn behind_a_real_api_server() -> Result<Count> {
     ignored(&["--lib", "::real::"], &programs.variables())
 }
 
-/// The agent is the release's own too.
 fn attacked() -> Result<Count> {
+    apart("enrolment::tests::agent::")
+}
+
+fn lost() -> Result<Count> {
+    apart("balancer::tests::loss::")
+}
+
+/// In namespaces of its own, and with the release's own kubeboot too.
+fn apart(test: &str) -> Result<Count> {
     host::host_packages(&["iproute2", "util-linux"])?;
     let cache = Cache::open()?;
     let (programs, kubeboot) = (Programs::of_the_release(&cache)?, kubeboot_binary(&cache)?.display().to_string());
     let variables = [&programs.variables()[..], &[("KUBEBOOT", &kubeboot)]].concat();
-    ignored(&["--lib", "enrolment::tests::agent::"], &variables)
+    ignored(&["--lib", test], &variables)
 }
 
 fn with_a_real_agent() -> Result<Count> {

@@ -1,5 +1,7 @@
 //! With real sockets on loopback, and times that are shorter than a machine's.
 
+mod loss;
+
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};

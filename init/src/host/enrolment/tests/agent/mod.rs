@@ -1,7 +1,6 @@
 //! The real agent as a process on a machine of its own, behind a real etcd and a real API server; and who attacks it from
 //! another network namespace.
 
-mod apart;
 mod attacks;
 mod crowd;
 mod discovery;
@@ -12,7 +11,7 @@ mod timing;
 use std::path::Path;
 
 use super::*;
-use crate::host::joining;
+use crate::host::{apart, joining};
 use crowd::Crowd;
 use machine::TheMachine;
 use network::Sources;

@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// empty folder, where it may mount.
 ///
 /// Needs no root, but a kernel that lets this user make a user namespace.
-pub(super) fn run(name: &str, test: impl FnOnce(PathBuf)) {
+pub(crate) fn run(name: &str, test: impl FnOnce(PathBuf)) {
     if let Some(folder) = std::env::var_os(FOLDER) {
         return test(folder.into());
     }
