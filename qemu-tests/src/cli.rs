@@ -200,7 +200,7 @@ fn able() -> Result<()> {
 
 fn machines(options: &Options, jobs: Vec<Job>) -> Result<Count> {
     let run = Run::start()?;
-    let releases: BTreeSet<_> = jobs.iter().map(|job| job.scenario.needs.release).collect();
+    let releases: BTreeSet<_> = jobs.iter().flat_map(|job| job.scenario.needs.releases()).collect();
     let labs: Labs = releases
         .into_iter()
         .map(|release| run.lab(options, release).map(|lab| (release, lab)))
@@ -294,11 +294,12 @@ mod tests {
     #[test]
     fn only_long_runs_test_other_releases_unless_they_are_named() {
         let releases = |arguments: &[&str]| -> BTreeSet<Release> {
-            parse(arguments).jobs(1).iter().map(|job| job.scenario.needs.release).collect()
+            parse(arguments).jobs(1).iter().flat_map(|job| job.scenario.needs.releases()).collect()
         };
         assert_eq!(releases(&[]), [Release::Default].into());
         assert_eq!(releases(&["--long"]), [Release::Default, Release::Older, Release::Separate].into());
         assert_eq!(releases(&["--only", "OLDER kubernetes"]), [Release::Older].into());
+        assert_eq!(releases(&["--only", "a minor older than"]), [Release::Default, Release::Older].into());
     }
 
     #[test]

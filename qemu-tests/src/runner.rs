@@ -14,6 +14,7 @@ use crate::disk::Var;
 use crate::lab::{Lab, Labs};
 use crate::machine::{Backend, report};
 use crate::scenario::{Scenario, Stage};
+use crate::subject::Release;
 
 /// How many failures are kept; the oldest go first.
 const KEPT: usize = 20;
@@ -101,6 +102,13 @@ pub fn place<'a>(labs: &'a Labs, scenario: &Scenario) -> Result<(&'a Lab, &'a dy
     }
 }
 
+/// The lab of another release, and its backend of the same kind.
+fn beside<'a>(labs: &'a Labs, release: Release, backend: &dyn Backend) -> Result<(&'a Lab, &'a dyn Backend)> {
+    let lab = labs.get(&release).with_context(|| format!("there is no {} release", release.name()))?;
+    let same = lab.backends.iter().map(|other| &**other).find(|other| other.name() == backend.name());
+    Ok((lab, same.with_context(|| format!("no {} for the {} release", backend.name(), release.name()))?))
+}
+
 struct Queue {
     waiting: VecDeque<Job>,
     room: Room,
@@ -168,6 +176,7 @@ fn play(labs: &Labs, job: Job) -> bool {
     let folder = lab.folder.join(format!("{}-{}", slug(name), job.seed));
     let result = catch_unwind(AssertUnwindSafe(|| {
         let mut stage = Stage::new(lab, backend, job.scenario.needs, folder.clone(), job.seed)?;
+        stage.newcomers = job.scenario.needs.newcomers.map(|release| beside(labs, release, backend)).transpose()?;
         (job.scenario.run)(&mut stage).with_context(|| format!("on {}", backend.name()))
     }));
     let result = result.unwrap_or_else(|panic| {

@@ -42,10 +42,20 @@ pub struct Needs {
     pub memory: u32,
     /// The factory release in their image.
     pub release: Release,
+    /// The factory release in the image of [newcomers](Stage::newcomer), if there are any.
+    pub newcomers: Option<Release>,
+}
+
+impl Needs {
+    /// Every release that some machine has.
+    pub fn releases(&self) -> impl Iterator<Item = Release> {
+        [self.release].into_iter().chain(self.newcomers)
+    }
 }
 
 /// One machine as any backend has it.
-pub const ONE: Needs = Needs { firmware: false, keyboard: false, machines: 1, memory: 2048, release: Release::Default };
+pub const ONE: Needs =
+    Needs { firmware: false, keyboard: false, machines: 1, memory: 2048, release: Release::Default, newcomers: None };
 
 /// How long a machine may take from power-on to Ready, on a loaded build machine that emulates.
 pub const TO_READY: Duration = Duration::from_secs(600);
@@ -69,6 +79,8 @@ pub struct Stage<'a> {
     pub network: Network,
     /// Seeded choices.
     pub random: Random,
+    /// What all scenarios of the newcomers' release share, and what these run on.
+    pub newcomers: Option<(&'a Lab, &'a dyn Backend)>,
     needs: Needs,
     boots: u32,
 }
@@ -93,7 +105,7 @@ impl<'a> Stage<'a> {
     pub fn new(lab: &'a Lab, backend: &'a dyn Backend, needs: Needs, folder: PathBuf, seed: u64) -> Result<Self> {
         fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
         let random = Random::new(seed);
-        Ok(Self { lab, backend, folder, network: Network::new()?, random, needs, boots: 0 })
+        Ok(Self { lab, backend, folder, network: Network::new()?, random, newcomers: None, needs, boots: 0 })
     }
 
     /// A disk that was never started.
@@ -167,11 +179,27 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// The backend can't start it.
-    pub fn start(&mut self, mut spec: Spec) -> Result<Box<dyn Machine>> {
+    pub fn start(&mut self, spec: Spec) -> Result<Box<dyn Machine>> {
+        let backend = self.backend;
+        self.start_on(backend, spec)
+    }
+
+    fn start_on(&mut self, backend: &dyn Backend, mut spec: Spec) -> Result<Box<dyn Machine>> {
         self.boots += 1;
         spec.folder = self.folder.join(format!("boot-{}", self.boots));
         fs::create_dir_all(&spec.folder).with_context(|| format!("can't make {}", spec.folder.display()))?;
-        self.backend.start(&spec, &self.network)
+        backend.start(&spec, &self.network)
+    }
+
+    /// Switches on a machine whose image has the newcomers' release: what it is made of, but for the disk, which is new.
+    ///
+    /// # Errors
+    /// The scenario needs no newcomers, the image can't be copied, or the backend can't start it.
+    pub fn newcomer(&mut self, mut spec: Spec) -> Result<Box<dyn Machine>> {
+        let (lab, backend) = self.newcomers.context("the scenario does not say which release newcomers have")?;
+        disk::fresh(&lab.image, &spec.disk, DISK)?;
+        spec.name = format!("{}-{}", spec.name, lab.kubernetes);
+        self.start_on(backend, spec)
     }
 
     /// Switches a machine on, and cuts its power at this moment from then.

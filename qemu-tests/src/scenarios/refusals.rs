@@ -2,26 +2,41 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kubeboot::token::Joiner;
 use serde_json::Value;
 
-use super::join::{FOUNDER, Tokens, WORKER, founder_of, joiner_of};
+use super::join::{FOUNDER, Tokens, WORKER, await_node, founder_of, joiner_of, use_both, worker_of};
 use super::{founder, workload};
 use crate::kubectl::Kubectl;
 use crate::machine::network::Network;
-use crate::machine::{Spec, Volume};
-use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, stop};
+use crate::machine::{Machine, Spec, Volume};
+use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, stop, stop_all};
+use crate::subject::Release;
 use crate::transcript::last_lines;
 use crate::wait::{Look, until};
 
 /// The scenarios of this file.
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "Whoever is not taken in is told why on its console, and the log of who refused it has the reason",
-    needs: Needs { machines: 2, ..ONE },
-    long: false,
-    run: refusals,
-}];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "Whoever is not taken in is told why on its console, and the log of who refused it has the reason",
+        needs: Needs { machines: 2, ..ONE },
+        long: false,
+        run: refusals,
+    },
+    Scenario {
+        name: "Machines with a newer Kubernetes than their cluster's are refused, and are told why",
+        needs: Needs { machines: 2, release: Release::Older, newcomers: Some(Release::Default), ..ONE },
+        long: true,
+        run: too_new,
+    },
+    Scenario {
+        name: "A worker with a Kubernetes a minor older than its cluster's joins",
+        needs: Needs { machines: 2, newcomers: Some(Release::Older), ..ONE },
+        long: true,
+        run: an_older_one_joins,
+    },
+];
 
 const LIMIT: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_secs(2);
@@ -128,6 +143,45 @@ fn cases(stage: &Stage, kubectl: &Kubectl, tokens: &Tokens, images: &Volume) -> 
     ])
 }
 
+/// Kubernetes' version skew policy: no kubelet is newer than an API server; and a new minor comes by an upgrade alone.
+fn too_new(stage: &mut Stage) -> Result<()> {
+    let tokens = Tokens::new(stage);
+    let images = founder::images(stage)?;
+    let machine = founder_of(stage, &tokens, &images).and_then(|spec| stage.start(spec))?;
+    let mut founded = stage.ready(machine)?;
+    let (newer, _) = stage.newcomers.context("newcomers are newer")?;
+    for joiner in [Joiner::Worker, Joiner::ControlPlane] {
+        let spec = joiner_of(stage, joiner, WORKER, ASKS, &tokens, &images)?;
+        let told = [
+            format!("this machine has release {}", newer.kubernetes),
+            format!("the cluster runs {}", stage.lab.kubernetes),
+            "start this machine with a release of Kubernetes 1.".to_owned(),
+        ];
+        let what = "a Kubernetes that is newer than the cluster's";
+        let case = Case { what, spec, told: told.into(), logged: "does not go with API servers of" };
+        hears_why(stage, &founded.kubectl, case, |stage, spec| stage.newcomer(spec))
+            .inspect_err(|_| founded.kubectl.describe(&stage.folder.join("cluster.log")))?;
+    }
+    stop(&mut *founded.machine)
+}
+
+fn an_older_one_joins(stage: &mut Stage) -> Result<()> {
+    let tokens = Tokens::new(stage);
+    let images = founder::images(stage)?;
+    let machine = founder_of(stage, &tokens, &images).and_then(|spec| stage.start(spec))?;
+    let mut founded = stage.ready(machine)?;
+    let kubectl = &founded.kubectl;
+    let spec = worker_of(stage, &tokens, &images)?;
+    let mut worker = stage.newcomer(spec)?;
+    await_node(kubectl, WORKER, &*worker)
+        .and_then(|()| use_both(kubectl))
+        .inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
+    let (older, _) = stage.newcomers.context("newcomers are older")?;
+    let kubelet = kubectl.run(&["get", "node", WORKER, "-o", "jsonpath={.status.nodeInfo.kubeletVersion}"])?;
+    ensure!(kubelet == format!("v{}", older.kubernetes), "the worker's kubelet is {kubelet}");
+    stop_all([&mut *worker, &mut *founded.machine])
+}
+
 /// A token that the cluster has made and revoked.
 fn revoked(kubectl: &Kubectl) -> Result<String> {
     let token = |words: &[&str]| {
@@ -139,12 +193,22 @@ fn revoked(kubectl: &Kubectl) -> Result<String> {
 }
 
 fn is_refused(stage: &mut Stage, kubectl: &Kubectl, case: Case) -> Result<()> {
+    hears_why(stage, kubectl, case, |stage, spec| stage.start(spec))
+}
+
+/// The same of a machine that is switched on in this way.
+fn hears_why(
+    stage: &mut Stage,
+    kubectl: &Kubectl,
+    case: Case,
+    start: fn(&mut Stage, Spec) -> Result<Box<dyn Machine>>,
+) -> Result<()> {
     let Case { what, spec, told, logged } = case;
     let journal = ["journalctl", "--unit=kubeboot-agent", "--output=cat", "--no-pager"];
     let log = || workload::on(kubectl, Some(FOUNDER), &journal);
     let of_it = |log: &str| log.lines().filter(|line| line.contains("refused") && line.contains(logged)).count();
     let before = of_it(&log()?);
-    let mut machine = stage.start(spec)?;
+    let mut machine = start(stage, spec)?;
     for part in &told {
         machine.console().wait_for_text(part, TO_READY).with_context(|| format!("{what} is told"))?;
     }
