@@ -184,10 +184,17 @@ fn three_nodes_find_each_other_see_a_crash_and_get_a_new_key_after_a_removal() {
     three.has_key(2);
     three.sees(&[("one", "alive"), ("three", "alive")]);
 
-    // The removed node comes back with its old key.
+    // The removed node comes back with its old key. It is told by a stream that it was removed, or the operators are told of
+    // it, whichever comes first; and it is brought nothing.
     two.start(&seeds);
-    two.until("its mesh to run", |this| if this.standing().key_epoch == 1 { Ok(()) } else { Err("not yet".into()) });
+    two.until("it to be told, or told of", |this| {
+        let silent = this.standing().silent;
+        let told = silent.as_ref().is_some_and(|why| why.contains("was removed from the cluster"));
+        let told_of = one.log.lock().unwrap().iter().any(|line| line.contains("that a removed node"));
+        if told || told_of { Ok(()) } else { Err(format!("{silent:?}")) }
+    });
     one.sees(&[("one", "alive"), ("three", "alive")]);
+    assert_eq!(disk::mesh_key(&two.root).unwrap().epoch, 1, "who was removed got the new key");
 }
 
 #[test]

@@ -164,7 +164,10 @@ impl Mesh {
     }
 
     pub(super) fn hello_packet(&mut self, now: Time, from: SocketAddr, header: &Header, bytes: &[u8]) {
-        let Some(body) = open_hello(&self.ring, header, bytes) else { return };
+        let Some(body) = open_hello(&self.ring, header, bytes) else {
+            self.counts.noise += 1;
+            return;
+        };
         let Ok(hello) = Hello::parse(&body) else { return };
         let Ok(announcement) = Announcement::parse(hello.announcement) else { return };
         if !header.accepted {
@@ -174,6 +177,8 @@ impl Mesh {
             if hello.why == Why::Ask && known {
                 self.learn_announcement(now, announcement);
                 self.seek(now, handle);
+            } else {
+                self.counts.refused += 1;
             }
             return;
         }
