@@ -1,14 +1,19 @@
 //! Founding a cluster, by each way in which a machine can be told to.
 
+use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
+use kubeboot::paths;
+use kubeboot::settings::Role;
+use kubeboot::settings::frozen::Frozen;
 use kubeboot::timeline::What;
 
 use super::workload;
+use crate::disk::Var;
 use crate::machine::{Volume, report};
 use crate::oci;
-use crate::scenario::{Founded, Needs, ONE, Scenario, Stage, TO_READY, says, stop};
+use crate::scenario::{Founded, Needs, ONE, Scenario, Stage, TO_READY, configured, says, stop};
 use crate::volumes::{self, Format};
 
 /// The scenarios of this file.
@@ -131,14 +136,14 @@ fn by_nocloud_vfat(stage: &mut Stage) -> Result<()> {
 fn by_nocloud_iso(stage: &mut Stage) -> Result<()> {
     let files = [("user-data", TOML), ("meta-data", META_DATA)];
     let volume = volumes::user_data(&stage.folder, Format::Iso9660, "cidata", &files)?;
-    by_user_data(stage, volume)
+    is_told_by(stage, volume, "cidata")
 }
 
 fn by_config_drive(stage: &mut Stage) -> Result<()> {
     let files =
         [("openstack/latest/user_data", CLOUD_CONFIG), ("openstack/latest/meta_data.json", "{\"uuid\": \"a-test\"}")];
     let volume = volumes::user_data(&stage.folder, Format::Iso9660, "config-2", &files)?;
-    by_user_data(stage, volume)
+    is_told_by(stage, volume, "config-2")
 }
 
 fn by_network_config(stage: &mut Stage) -> Result<()> {
@@ -153,6 +158,30 @@ fn by_network_config(stage: &mut Stage) -> Result<()> {
         _ => None,
     })?;
     ensure!(server.ends_with(".200:6443"), "the node has taken the address of {server}");
+    Ok(())
+}
+
+/// A machine is a founder once its disk says so, with the settings of the user-data; that such a one becomes Ready, the one
+/// with a vfat volume shows.
+fn is_told_by(stage: &mut Stage, volume: PathBuf, label: &str) -> Result<()> {
+    let disk = stage.new_disk()?;
+    let mut spec = stage.spec(&disk);
+    spec.volumes.push(Volume::read_only(volume));
+    let mut machine = stage.start(spec)?;
+    configured(&*machine)?;
+    machine.cut_power()?;
+    let var = Var::read(&disk)?;
+    let text = fs::read_to_string(var.path(paths::FROZEN)).context("the machine has no settings on its disk")?;
+    let frozen = Frozen::parse(&text).map_err(Error::msg).with_context(|| text.clone())?;
+    let role = frozen.origins.get("role").map(ToString::to_string).unwrap_or_default();
+    let labels = &frozen.settings.node.labels;
+    ensure!(
+        frozen.settings.role == Some(Role::Init)
+            && role.contains(label)
+            && labels.get("origin").is_some_and(|origin| origin == "user-data")
+            && var.path(paths::CLUSTER).is_file(),
+        "the machine has the settings: {text}"
+    );
     Ok(())
 }
 
