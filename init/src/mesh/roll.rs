@@ -51,10 +51,12 @@ impl Roll {
         Roll { listed: BTreeSet::new(), removed }.filled(listed)
     }
 
-    /// What the settings of one control plane name, beside what is on record. What does not fit is left out, the last.
+    /// What the settings of one control plane name, beside those of whom the other record says something. What does not fit is
+    /// left out, the last.
     pub fn of_settings(keys: impl IntoIterator<Item = Vec<u8>>, objects: &[OperatorObject]) -> Self {
-        let on_record = |key: &Vec<u8>| objects.iter().any(|object| object.line.key == *key);
-        Roll::default().filled(keys.into_iter().filter(|key| !on_record(key)))
+        let said = Roll::on_record(objects).listed;
+        let removed = |key: &Vec<u8>| objects.iter().any(|object| !object.listed && object.line.key == *key);
+        Roll::default().filled(keys.into_iter().filter(|key| !said.contains(key) && !removed(key)))
     }
 
     fn filled(mut self, keys: impl IntoIterator<Item = Vec<u8>>) -> Self {
@@ -173,6 +175,14 @@ mod tests {
         let roll = Roll::of_settings([1, 2, 3, 3].map(key), &objects);
         assert_eq!(roll.listed, BTreeSet::from([key(3)]));
         assert!(roll.removed.is_empty());
+    }
+
+    #[test]
+    fn who_is_on_record_and_did_not_fit_is_said_by_the_settings_that_name_him() {
+        let many: Vec<OperatorObject> = (0..=255).map(|number| object(number, true)).collect();
+        let missing =
+            (0..=255).map(key).find(|key| !Roll::on_record(&many).listed.contains(key)).expect("one too many");
+        assert_eq!(Roll::of_settings([missing.clone()], &many).listed, BTreeSet::from([missing]));
     }
 
     #[test]

@@ -372,8 +372,12 @@ fn a_removed_member_seals_in_anybodys_name_until_it_is_removed() {
     mesh.handle(0, Event::Key(&key(2)));
     let before = mesh.digest();
     assert_eq!(gossip(&mut mesh, SECOND, &member), (1, Some(State::Alive)));
+    let refused = mesh.counts().refused;
     ask(&mut mesh, SECOND, &removed);
     ask(&mut mesh, SECOND, &unknown);
+    assert_eq!(mesh.counts().refused, refused + 2, "the operators hear of both");
+    ask(&mut mesh, SECOND, &member);
+    assert_eq!(mesh.counts().refused, refused + 2, "a member may lack the new key");
     assert!(mesh.member(&removed.id).is_none() && mesh.member(&unknown.id).is_none());
     assert_eq!((mesh.digest(), mesh.counts().accepted, mesh.key_epoch()), (before, 1, 2));
 }

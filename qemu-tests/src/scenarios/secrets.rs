@@ -1,5 +1,7 @@
 //! What a node keeps to itself.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, ensure};
 use kubeboot::kubernetes::encryption;
 use kubeboot::paths;
@@ -8,8 +10,8 @@ use super::join::{Tokens, WORKER};
 use super::workload;
 use crate::kubectl::Kubectl;
 
-/// A file that everybody may read, as the pod that looks sees it, and what is in it.
-const BAITED: &str = "/host/run/kubeboot-bait";
+/// Files that everybody may read, as the pod that looks sees them, and what is in them.
+const BAITED: [&str; 3] = ["/host/etc/kubeboot-bait", "/host/run/kubeboot-bait", "/host/var/lib/kubeboot-bait"];
 const BAIT: &str = "no-secret-but-to-be-found";
 
 /// Neither arguments of processes nor the journal nor files that everybody may read hold a token, a private key, or a key of
@@ -35,15 +37,18 @@ pub(super) fn no_secret_stays(kubectl: &Kubectl, node: &str, tokens: &Tokens) ->
     }
     // One look for all of them, and for what shows that it finds something.
     let words: String = secrets.iter().map(|secret| format!(" -e '{secret}'")).collect();
+    let baited = BAITED.join(" ");
     let search = format!(
-        "echo {BAIT} >{BAITED} && chmod 644 {BAITED}; \
-         find /host/etc /host/run /host/var -xdev -type f -perm -004 -size -2048k ! -path '*/pods/*' 2>/dev/null | \
-         xargs grep -lF -e {BAIT}{words} 2>/dev/null; rm {BAITED}"
+        "for file in {baited}; do echo {BAIT} >$file && chmod 644 $file; done; \
+         find /host/etc /host/run /host/var -xdev -type f -perm -004 -size -2048k ! -path '*/pods/*' \
+         -exec grep -lF -e {BAIT}{words} {{}} + 2>/dev/null; rm {baited}"
     );
     let found = kubectl.exec(&pod, &["sh", "-c", &search])?;
-    ensure!(found.contains(BAITED), "the search of {node}'s files found nothing, not even what was put there: {found}");
-    let others: Vec<&str> = found.lines().filter(|file| file.trim() != BAITED).collect();
-    ensure!(others.is_empty(), "a secret stands in files of {node} that everybody may read: {others:?}");
+    let found: BTreeSet<&str> = found.lines().map(str::trim).collect();
+    ensure!(
+        found == BTreeSet::from(BAITED),
+        "of {node}'s files that everybody may read, expected the bait, found: {found:?}"
+    );
     Ok(())
 }
 

@@ -108,7 +108,7 @@ impl Enrolment {
     /// In words: the first thing that fails.
     pub fn prepare(&self) -> Result<(), String> {
         self.api.prepare().map_err(|error| error.to_string())?;
-        self.desk.adopt(clock::unix())?;
+        self.desk.refresh()?;
         issue::ensure_mesh_key(&self.root)?;
         self.look_at_releases()?;
         if self.this.settings.role == Some(Role::Init) {
@@ -117,7 +117,12 @@ impl Enrolment {
             let record = NodeRecord { name: node.name.clone(), role: Joiner::ControlPlane, key, address: node.address };
             self.store.record(&record, clock::unix())?;
         }
-        self.founding_tokens(clock::unix())
+        self.founding_tokens(clock::unix())?;
+        // Machines are taken in all the same.
+        if let Err(why) = self.desk.adopt(clock::unix()) {
+            println!("operators of the settings are not on record: {why}. It is tried again");
+        }
+        Ok(())
     }
 
     /// Looks which releases the control planes have: a machine whose kubelet is newer than the oldest API server is refused.

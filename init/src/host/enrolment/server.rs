@@ -218,7 +218,7 @@ impl Place {
     /// What to say of a connection that broke, whose place may have been given to another: then it was broken here.
     fn words(&self, why: &Broken) -> String {
         if self.is_given_away() {
-            "its place was given to a newcomer, because it had said too little by then".to_owned()
+            "its place was given to a newcomer, before it was accepted".to_owned()
         } else {
             words::one_line(&why.to_string())
         }

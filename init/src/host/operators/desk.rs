@@ -110,21 +110,31 @@ impl Desk {
     }
 
     /// Puts on record whom this machine's settings name and nobody has removed: they command the cluster when this machine
-    /// is lost, too. What is on record is looked at as [`Desk::refresh`] does.
+    /// is lost, too.
     ///
     /// # Errors
-    /// The API does not answer, in words. Who is on record by then stays.
+    /// The last call that failed, in words. Who could be put on record is.
     pub fn adopt(&self, now: Unix) -> Result<(), String> {
         let by = format!("the settings of {}", self.this.node.name);
         let named = self.operators()?.into_iter().filter(|(_, row)| row.from == SETTINGS);
-        let mut adopted = false;
+        let (mut adopted, mut failed) = (false, Ok(()));
         for (line, row) in named {
-            if self.people.adopt_operator(&line, &by, now)? {
-                println!("operator {} of this machine's settings is on record for the whole cluster", row.fingerprint);
-                adopted = true;
+            match self.people.adopt_operator(&line, &by, now) {
+                Ok(true) => {
+                    println!(
+                        "operator {} of this machine's settings is on record for the whole cluster",
+                        row.fingerprint
+                    );
+                    adopted = true;
+                }
+                Ok(false) => {}
+                Err(why) => failed = Err(why),
             }
         }
-        if adopted { self.refresh() } else { Ok(()) }
+        if adopted {
+            self.refresh()?;
+        }
+        failed
     }
 }
 

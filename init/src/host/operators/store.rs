@@ -105,7 +105,8 @@ impl People {
             return Ok(Vec::new());
         };
         let readable = |object: &Value| {
-            read(object).inspect_err(|why| eprintln!("kubeboot: {why}. It counts for nothing. Fix: delete it")).ok()
+            let fix = "delete it, and if it said that an operator was removed, remove that one again";
+            read(object).inspect_err(|why| eprintln!("kubeboot: {why}. It counts for nothing. Fix: {fix}")).ok()
         };
         Ok(list.iter().filter_map(readable).collect())
     }

@@ -48,7 +48,8 @@ fn whichever_of_three_control_planes_is_lost_the_api_answers_again_behind_the_ba
         bridge();
         let planes = [1, 2, 3].map(|number| Plane::start(number, &root, &folder));
         let direct = planes.each_ref().map(|plane| plane.client(&root));
-        direct.iter().for_each(|api| await_write(api, START));
+        let begun = Instant::now();
+        direct.iter().for_each(|api| await_write(api, START.saturating_sub(begun.elapsed())));
         let balancer = Balanced::start(&root);
         let through = client(&root, "balancer", &balancer.address.to_string());
         await_write(&through, LIMIT);
@@ -231,6 +232,14 @@ impl Balanced {
     }
 }
 
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Cuts a control plane off, and gives for how long at most nothing was read and nothing written through the balancer. Who
 /// reads keeps the connection and waits for answers, as a kubelet does: that the machine behind it is gone, the balancer has
 /// to notice.
@@ -239,6 +248,8 @@ fn silences_without(plane: &Plane, api: &Api) -> [Duration; 2] {
     let ask: [&(dyn Fn() -> Result<(), String> + Sync); 2] = [&read, &|| write(api, PATIENCE)];
     let (answered, done) = ([(); 2].map(|()| Mutex::new(Vec::new())), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        // Those who ask end with this, a panic too: the scope waits for them.
+        let _ends = Ends(&done);
         for (ask, answered) in ask.iter().zip(&answered) {
             let done = &done;
             scope.spawn(move || {
@@ -255,13 +266,11 @@ fn silences_without(plane: &Plane, api: &Api) -> [Duration; 2] {
             let seen = wait::until("both to be answered", WATCHED + LIMIT, PAUSE, || {
                 if late() { Ok(()) } else { Err("silence".to_owned()) }
             });
-            // The others end before the panic can.
-            seen.inspect_err(|_| done.store(true, Ordering::Relaxed)).unwrap_or_else(|silent| panic!("{silent}"));
+            seen.unwrap_or_else(|silent| panic!("{silent}"));
         };
         until(Instant::now());
         plane.is_cut(true);
         until(Instant::now() + WATCHED);
-        done.store(true, Ordering::Relaxed);
     });
     answered.map(|times| {
         let times = times.into_inner().unwrap();

@@ -5,7 +5,9 @@ use crate::certificates::{Authority, DAY, check};
 use crate::host::api::Api;
 use crate::host::keys;
 use crate::host::operators::kept;
+use crate::host::operators::store::People;
 use crate::kubernetes::kubeconfig;
+use crate::operators::key::OperatorLine;
 use crate::operators::objects::{Listed, UserListed};
 use crate::operators::request::{Admits, Bytes};
 use crate::operators::user::{self, Issued, Revoked, Role, Wanted};
@@ -138,6 +140,11 @@ fn operators_of_the_settings_are_put_on_record_once() {
     let _: Value = world.value(BOB, &Request::OperatorRemove { key: first[0].fingerprint.clone(), last: false });
     world.plane.desk.adopt(3).unwrap();
     assert_eq!(world.ask(ADA, &Request::OperatorList {}).unwrap_err().exit, 7);
+    // Nor by who has looked before she was removed.
+    let people = People::new(world.objects.clone());
+    let line = OperatorLine::parse(&public_line(ADA, "another comment")).unwrap();
+    assert_eq!(people.adopt_operator(&line, "the settings of one", 4), Ok(false));
+    assert!(people.operator(&line.key).unwrap().is_some_and(|ada| !ada.listed));
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn honest_machines_join_through_a_crowd(machine: &TheMachine, folder: &Path, sou
     }
     println!("{}", crowd.words());
     let sources = crowd.leave();
-    println!("    {}", machine.heard_anywhere("no TLS connection: the other side closed the connection"));
+    println!("    {}", machine.heard_anywhere("no TLS connection: its place was given to a newcomer"));
     sources
 }
 
