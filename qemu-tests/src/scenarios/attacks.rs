@@ -61,11 +61,30 @@ pub(super) fn pods_are_kept_from_enrolment(kubectl: &Kubectl) -> Result<()> {
     for (node, of_pods) in [(FOUNDER, "input"), (WORKER, "forward")] {
         is_dropped(kubectl, node, &format!("client-{node}"), of_pods, &founder)?;
         is_dropped(kubectl, node, &format!("node-{node}"), "output", &founder)?;
-        let log = workload::on(kubectl, Some(node), &["journalctl", "--dmesg", "--output=cat", "--no-pager"])?;
-        let told = |line: &str| line.contains(KEPT) && line.contains(&format!("DPT={PORT} "));
-        ensure!(log.lines().any(told), "the log of {node} names no pod that asked:\n{}", last_lines(&log, 20));
+        is_logged(kubectl, Some(node))?;
     }
     Ok(())
+}
+
+/// The kernel's log of a node, or of the only one, names a pod that asked.
+fn is_logged(kubectl: &Kubectl, node: Option<&str>) -> Result<()> {
+    let log = workload::on(kubectl, node, &["journalctl", "--dmesg", "--output=cat", "--no-pager"])?;
+    let told = |line: &str| line.contains(KEPT) && line.contains(&format!("DPT={PORT} "));
+    ensure!(log.lines().any(told), "the log of {node:?} names no pod that asked:\n{}", last_lines(&log, 20));
+    Ok(())
+}
+
+/// A pod of the only node asks for the port of enrolment there, and the kernel's log names it: with the image's own kernel,
+/// which user-mode Linux's is not.
+///
+/// # Errors
+/// It is not named.
+pub(super) fn a_pod_is_logged(kubectl: &Kubectl, pod: &str) -> Result<()> {
+    let query = "jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}";
+    let address = kubectl.run(&["get", "nodes", "-o", query])?;
+    // Nothing comes back: that it fails is meant.
+    let _ = kubectl.exec(pod, &["nc", "-w", "3", &address, &PORT.to_string()]);
+    is_logged(kubectl, None)
 }
 
 /// The same at the worker, which serves operators there, and by IPv6.

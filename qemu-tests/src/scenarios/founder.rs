@@ -9,7 +9,7 @@ use kubeboot::settings::Role;
 use kubeboot::settings::frozen::Frozen;
 use kubeboot::timeline::What;
 
-use super::workload;
+use super::{attacks, workload};
 use crate::disk::Var;
 use crate::machine::{Volume, report};
 use crate::oci;
@@ -88,7 +88,9 @@ fn by_backend(stage: &mut Stage) -> Result<()> {
 }
 
 fn by_firmware(stage: &mut Stage) -> Result<()> {
-    stop(&mut *serves_workloads(stage)?.machine)
+    let mut founded = serves_workloads(stage)?;
+    attacks::a_pod_is_logged(&founded.kubectl, "client")?;
+    stop(&mut *founded.machine)
 }
 
 fn by_command_line(stage: &mut Stage) -> Result<()> {
