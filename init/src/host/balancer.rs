@@ -33,6 +33,9 @@ const BURST: usize = 64;
 const BUFFER: usize = 64 << 10;
 /// Most events that are taken in one go.
 const EVENTS: usize = 64;
+/// How long the kernel is left to find out whether a machine is gone that it asks: it has asked in vain already, and gives up
+/// within 3 s of the last packet.
+const SILENCE: Duration = Duration::from_secs(2);
 /// How often systemd's watchdog is fed.
 const ALIVE: Duration = Duration::from_secs(10);
 
@@ -371,7 +374,7 @@ impl Shell {
     }
 
     fn patience(&self) -> Patience {
-        Patience { connect: self.pace.connect, answer: self.pace.answer }
+        Patience { connect: self.pace.connect, answer: self.pace.answer, silence: SILENCE }
     }
 
     /// Looks at the files, when it is time to, and at what else only time changes.

@@ -31,6 +31,8 @@ pub(super) struct Patience {
     pub(super) connect: Duration,
     /// To answer, once connected.
     pub(super) answer: Duration,
+    /// To be heard of by the kernel again, on a connection on which it asks in vain; or to be given up there.
+    pub(super) silence: Duration,
 }
 
 /// A check of one server, under way or waiting for the next.
@@ -103,6 +105,11 @@ impl Check {
                 }
                 Err(error) => self.ended(broken(&error)),
             };
+        }
+        if self.link.as_ref().is_some_and(|link| sockets::silence(&link.socket) >= sockets::UNANSWERED) {
+            // The kernel is about to give this connection up; while anything that was sent is under way, it asks no more.
+            self.deadline = Some(now + patience.silence);
+            return Progress::Waiting;
         }
         // Should its machine be gone, a new connection says so sooner than the kernel gives this one up.
         self.deadline = Some(now + patience.connect);

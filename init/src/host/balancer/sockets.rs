@@ -3,12 +3,14 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect as connect_to, setsockopt, socket,
-    sockopt,
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect as connect_to, getsockopt,
+    setsockopt, socket, sockopt,
 };
+use nix::{getsockopt_impl, libc, sockopt_impl};
 
 /// How the kernel watches over a connection to a server.
 #[derive(Debug, Clone, Copy)]
@@ -24,9 +26,29 @@ pub(in crate::host) struct Watch {
 /// For a health check's connection: it notices within three seconds that a machine is gone, by two questions without an
 /// answer.
 pub(super) const CHECK: Watch = Watch { ask: 1, patience: 2500 };
+/// After so much silence on a [`CHECK`]'s connection a question of the kernel's is without an answer. On a living one
+/// somebody was heard a second and a round trip ago at most.
+pub(super) const UNANSWERED: Duration = Duration::from_millis(1300);
 /// For a client's: the checks notice first. This bounds what remains when no server is left to turn to; longer than the
 /// minute for which a slow reader at the other end may take nothing.
 pub(super) const CLIENT: Watch = Watch { ask: 15, patience: 90_000 };
+
+// The beginning of `struct tcp_info` (linux/tcp.h): eight bytes, then words of 32 bits. The kernel writes as much as is asked for.
+sockopt_impl!(
+    /// What the kernel knows of a TCP connection.
+    TcpInfo,
+    GetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_INFO,
+    [u32; 15]
+);
+/// `tcpi_last_ack_recv`, in milliseconds: how long ago the other side acknowledged something, a question of the kernel's too.
+const LAST_ACK: usize = 14;
+
+/// How long nothing has come from the other side; no time if the kernel does not say.
+pub(super) fn silence(socket: &TcpStream) -> Duration {
+    getsockopt(socket, TcpInfo).map_or(Duration::ZERO, |info| Duration::from_millis(info[LAST_ACK].into()))
+}
 
 /// Begins to connect; the socket is writable when that has ended, and `take_error` then says how.
 ///

@@ -1,6 +1,7 @@
 //! Three control planes, each with a real etcd member and a real API server in a network of its own, behind the real
 //! balancer. Each in turn is cut off, as by a power cut: nothing comes back from it any more, and nothing says why.
 
+use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -55,7 +56,9 @@ fn whichever_of_three_control_planes_is_lost_the_api_answers_again_behind_the_ba
         await_write(&through, LIMIT);
         for plane in &planes {
             let leads = plane.leads();
+            let begun = Instant::now();
             let [reads, writes] = silences_without(plane, &through);
+            println!("{}", balancer.said_since(begun).join("\n"));
             let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
             // From a line's start, where who reports looks for it.
             println!(
@@ -203,6 +206,8 @@ fn await_write(api: &Api, limit: Duration) {
 struct Balanced {
     address: SocketAddr,
     view: PathBuf,
+    /// What it has said, and when.
+    log: Arc<Mutex<Vec<(Instant, String)>>>,
     _process: Process,
 }
 
@@ -217,10 +222,25 @@ impl Balanced {
         let mut command = Command::new(program("KUBEBOOT"));
         command.arg("balancer").arg("--endpoints").arg(&endpoints).arg("--view").arg(&view);
         command.arg("--authority").arg(root.path(format!("{}/ca.crt", paths::PKI)));
-        command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(Stdio::null());
-        let balancer = Balanced { address, view, _process: Process(command.spawn().unwrap()) };
+        command.stdin(OwnedFd::from(listener)).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut process = Process(command.spawn().unwrap());
+        let (said, log) = (process.0.stdout.take().unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let lines = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(said).lines().map_while(Result::ok) {
+                lines.lock().unwrap().push((Instant::now(), line));
+            }
+        });
+        let balancer = Balanced { address, view, log, _process: process };
         balancer.sees_all_healthy();
         balancer
+    }
+
+    /// What it has said since, and how long after.
+    fn said_since(&self, moment: Instant) -> Vec<String> {
+        let lines = self.log.lock().unwrap();
+        let since = lines.iter().filter_map(|(at, line)| Some((at.checked_duration_since(moment)?, line)));
+        since.map(|(after, line)| format!("    {:.1} s: {line}", after.as_secs_f64())).collect()
     }
 
     fn sees_all_healthy(&self) {
