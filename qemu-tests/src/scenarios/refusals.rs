@@ -25,13 +25,13 @@ pub const SCENARIOS: &[Scenario] = &[
         run: refusals,
     },
     Scenario {
-        name: "Machines with a newer Kubernetes than their cluster's are refused, and are told why",
+        name: "Machines with a newer Kubernetes than their cluster are refused, and are told why",
         needs: Needs { machines: 2, release: Release::Older, newcomers: Some(Release::Default), ..ONE },
         long: true,
         run: too_new,
     },
     Scenario {
-        name: "A worker with a Kubernetes a minor older than its cluster's joins",
+        name: "A worker with a Kubernetes a minor older than its cluster joins",
         needs: Needs { machines: 2, newcomers: Some(Release::Older), ..ONE },
         long: true,
         run: an_older_one_joins,
