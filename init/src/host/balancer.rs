@@ -68,7 +68,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// That of a machine. A machine that is gone, the kernel notices within 3 s of the last packet.
+    /// That of a machine. A machine that is gone, the kernel notices within 3 s of the last packet, unless a check has just
+    /// asked: then that and a new connection have [`connect`](Pace::connect) each.
     pub const REAL: Pace = Pace {
         most: 4096,
         look: Duration::from_secs(1),
@@ -334,8 +335,9 @@ impl Shell {
                 self.dial_failed(now, key);
             }
         }
+        let (patience, trust) = (self.patience(), self.trust.as_ref());
         let late = self.checks.iter_mut().filter(|(_, check)| check.deadline.is_some_and(|deadline| deadline <= now));
-        let ended: Vec<(u32, Progress)> = late.map(|(id, check)| (*id, check.late())).collect();
+        let ended: Vec<(u32, Progress)> = late.map(|(id, check)| (*id, check.late(now, trust, patience))).collect();
         for (id, progress) in ended {
             self.progressed(now, id, progress);
         }

@@ -89,7 +89,8 @@ pub const KEYS: &[Key] = &[
         shape: Shape::Lines,
         expected: "an ssh public key: `ssh-ed25519 AAAA… comment`, `ecdsa-sha2-nistp256 …` or `ecdsa-sha2-nistp384 …`",
         default: "none",
-        doc: "ssh public keys whose owners may command the cluster. Repeat the key for further ones.",
+        doc: "ssh public keys whose owners may command the cluster. Repeat the key for further ones. Whom a control plane's \
+              settings named stays one until `kubeboot operator remove`.",
         example: "\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDtqGXr0WDGZqFbDkGWqIRWHGSfDQHpRq4gsqY9gNyL9 ann\"",
     },
     Key {

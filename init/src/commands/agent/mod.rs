@@ -79,6 +79,8 @@ enum Duty {
     Requests,
     Enrolment,
     Labels,
+    /// The operators of this machine's settings are on record.
+    Operators,
     /// Machines that were removed are refused, whoever changes what refuses them.
     Removals,
     Renewals,
@@ -93,6 +95,7 @@ const CONTROL_PLANE: &[(Duty, Duration)] = &[
     (Duty::AddOns, RECONCILE),
     (Duty::Requests, REFUSALS),
     (Duty::Enrolment, RECONCILE),
+    (Duty::Operators, RECONCILE),
     (Duty::Labels, RECONCILE),
     (Duty::Removals, REFUSALS),
     (Duty::Renewals, RENEW),
@@ -219,6 +222,7 @@ impl<'a> Agent<'a> {
             Duty::Requests => reconcile::refuse_requests(&self.api).map(|()| true).map_err(words),
             Duty::Removals => reconcile::bar(&self.api, clock::unix()).map(|()| true).map_err(words),
             Duty::Enrolment => self.enrolment(),
+            Duty::Operators => self.adopt_operators(),
             Duty::Renewals => self.renew(report),
             Duty::Endpoints => self.endpoints().map(|()| true),
             Duty::Mesh => self.tend_mesh().map(|()| true),
@@ -238,6 +242,14 @@ impl<'a> Agent<'a> {
             println!("machines with a token are taken in on port {}", crate::enrolment::PORT);
         }
         Ok(true)
+    }
+
+    /// After machines are taken in: that never waits for it.
+    fn adopt_operators(&self) -> Result<bool, String> {
+        match self.enrolment.as_ref().filter(|enrolment| enrolment.is_open()) {
+            Some(enrolment) => enrolment.adopt_operators().map(|()| true),
+            None => Ok(false),
+        }
     }
 
     fn add_ons(&self, report: &mut Report) -> Result<bool, ApiError> {

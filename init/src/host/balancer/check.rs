@@ -43,6 +43,8 @@ pub(super) struct Check {
     pub(super) deadline: Option<Duration>,
     /// Whether the connection is the first of this check, so that its failure says something of the server.
     fresh: bool,
+    /// Whether nothing was asked, because the kernel asks in vain already.
+    left: bool,
     asked: Duration,
 }
 
@@ -89,7 +91,7 @@ pub(super) fn trust(ca: &[u8]) -> Result<Arc<ClientConfig>, String> {
 
 impl Check {
     pub(super) fn new(address: SocketAddr) -> Self {
-        Check { address, link: None, deadline: None, fresh: false, asked: Duration::ZERO }
+        Check { address, link: None, deadline: None, fresh: false, left: false, asked: Duration::ZERO }
     }
 
     /// Begins a check: on the connection that is open, or on a new one.
@@ -106,11 +108,23 @@ impl Check {
                 Err(error) => self.ended(broken(&error)),
             };
         }
-        if self.link.as_ref().is_some_and(|link| sockets::silence(&link.socket) >= sockets::UNANSWERED) {
+        self.left = self.is_silent();
+        if self.left {
             // The kernel is about to give this connection up; while anything that was sent is under way, it asks no more.
             self.deadline = Some(now + patience.silence);
             return Progress::Waiting;
         }
+        self.ask_again(now, trust, patience)
+    }
+
+    /// Whether the kernel asks in vain on the connection that was kept.
+    fn is_silent(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| sockets::silence(&link.socket) >= sockets::UNANSWERED)
+    }
+
+    /// Asks on the connection that was kept.
+    fn ask_again(&mut self, now: Duration, trust: Option<&Arc<ClientConfig>>, patience: Patience) -> Progress {
+        self.left = false;
         // Should its machine be gone, a new connection says so sooner than the kernel gives this one up.
         self.deadline = Some(now + patience.connect);
         self.ask(now);
@@ -133,9 +147,11 @@ impl Check {
     }
 
     /// The time for the check that is under way has passed.
-    pub(super) fn late(&mut self) -> Progress {
+    pub(super) fn late(&mut self, now: Duration, trust: Option<&Arc<ClientConfig>>, patience: Patience) -> Progress {
         let connected = self.link.as_ref().is_some_and(|link| link.tls.is_some());
         match (self.fresh, connected) {
+            // It was heard of after all.
+            (false, _) if self.left && !self.is_silent() => self.ask_again(now, trust, patience),
             (false, _) => self.lost(),
             (true, true) => {
                 self.ended(Finding::Unwell { why: "it takes connections and does not answer in time".to_owned() })

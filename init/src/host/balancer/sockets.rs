@@ -24,7 +24,7 @@ pub(in crate::host) struct Watch {
 }
 
 /// For a health check's connection: it notices within three seconds that a machine is gone, by two questions without an
-/// answer.
+/// answer, as long as nothing else is under way.
 pub(super) const CHECK: Watch = Watch { ask: 1, patience: 2500 };
 /// After so much silence on a [`CHECK`]'s connection a question of the kernel's is without an answer. On a living one
 /// somebody was heard a second and a round trip ago at most.
@@ -42,12 +42,16 @@ sockopt_impl!(
     libc::TCP_INFO,
     [u32; 15]
 );
-/// `tcpi_last_ack_recv`, in milliseconds: how long ago the other side acknowledged something, a question of the kernel's too.
+/// `tcpi_last_data_recv`, in milliseconds: how long ago the other side sent data.
+const LAST_DATA: usize = 13;
+/// `tcpi_last_ack_recv`, in milliseconds: how long ago it acknowledged something, a question of the kernel's too.
 const LAST_ACK: usize = 14;
 
-/// How long nothing has come from the other side; no time if the kernel does not say.
+/// How long nothing has come from the other side, as the kernel reckons when it asks: data need not acknowledge anything. No
+/// time if it does not say.
 pub(super) fn silence(socket: &TcpStream) -> Duration {
-    getsockopt(socket, TcpInfo).map_or(Duration::ZERO, |info| Duration::from_millis(info[LAST_ACK].into()))
+    getsockopt(socket, TcpInfo)
+        .map_or(Duration::ZERO, |info| Duration::from_millis(info[LAST_DATA].min(info[LAST_ACK]).into()))
 }
 
 /// Begins to connect; the socket is writable when that has ended, and `take_error` then says how.

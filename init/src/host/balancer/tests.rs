@@ -1,6 +1,7 @@
 //! With real sockets on loopback, and times that are shorter than a machine's.
 
 mod loss;
+mod silence;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -445,24 +446,4 @@ fn what_is_more_than_the_most_waits_until_another_has_gone() {
     drop(first);
     third.read_exact(&mut [0]).unwrap();
     drop(second);
-}
-
-/// On an idle connection the kernel asks, and the answers count.
-#[test]
-fn a_machine_that_answers_the_kernels_questions_is_not_silent() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let socket = sockets::connect(listener.local_addr().unwrap(), sockets::CHECK).unwrap();
-    let _other = listener.accept().unwrap();
-    let half = sockets::UNANSWERED / 2;
-    let silent = |wanted: bool| {
-        let seen = wait::until(&format!("silence beyond {half:?} to be {wanted}"), 4 * SOON, PACE.look, || {
-            let silence = sockets::silence(&socket);
-            if (silence >= half) == wanted { Ok(()) } else { Err(format!("{silence:?}")) }
-        });
-        seen.unwrap_or_else(|late| panic!("{late}"));
-    };
-    // Once more than nothing: it is asked after a second, and again.
-    for wanted in [false, true, false, true, false] {
-        silent(wanted);
-    }
 }

@@ -101,8 +101,8 @@ impl Enrolment {
     }
 
     /// What has to be there before any machine is taken in: the namespace, the mesh's key, the control planes'
-    /// releases, this machine and the operators of its settings on record, and the founding window's tokens. Done again at
-    /// each round; what is there already stays.
+    /// releases, this machine on record, and the founding window's tokens. Done again at each round; what is there already
+    /// stays.
     ///
     /// # Errors
     /// In words: the first thing that fails.
@@ -117,12 +117,15 @@ impl Enrolment {
             let record = NodeRecord { name: node.name.clone(), role: Joiner::ControlPlane, key, address: node.address };
             self.store.record(&record, clock::unix())?;
         }
-        self.founding_tokens(clock::unix())?;
-        // Machines are taken in all the same.
-        if let Err(why) = self.desk.adopt(clock::unix()) {
-            println!("operators of the settings are not on record: {why}. It is tried again");
-        }
-        Ok(())
+        self.founding_tokens(clock::unix())
+    }
+
+    /// Puts the operators of this machine's settings on record, once its objects are [prepared](Self::prepare).
+    ///
+    /// # Errors
+    /// In words: the first that can't be.
+    pub fn adopt_operators(&self) -> Result<(), String> {
+        self.desk.adopt(clock::unix())
     }
 
     /// Looks which releases the control planes have: a machine whose kubelet is newer than the oldest API server is refused.

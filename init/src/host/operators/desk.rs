@@ -24,7 +24,7 @@ use crate::host::node_removal::{Look, Removal, Removing};
 use crate::host::root::Root;
 use crate::kubernetes::API_PORT;
 use crate::operators::key::{OperatorLine, of_settings};
-use crate::operators::objects::{SETTINGS, UserObject, operators, users};
+use crate::operators::objects::{Listed, SETTINGS, UserObject, operators, users};
 use crate::operators::user::{self, Issued, Revoked, Wanted, binding_name};
 use crate::operators::{Request, Trouble};
 use crate::words::tokens;
@@ -113,28 +113,19 @@ impl Desk {
     /// is lost, too.
     ///
     /// # Errors
-    /// The last call that failed, in words. Who could be put on record is.
+    /// The first that can't be put on record, in words. Who was before stays.
     pub fn adopt(&self, now: Unix) -> Result<(), String> {
         let by = format!("the settings of {}", self.this.node.name);
         let named = self.operators()?.into_iter().filter(|(_, row)| row.from == SETTINGS);
-        let (mut adopted, mut failed) = (false, Ok(()));
-        for (line, row) in named {
-            match self.people.adopt_operator(&line, &by, now) {
-                Ok(true) => {
-                    println!(
-                        "operator {} of this machine's settings is on record for the whole cluster",
-                        row.fingerprint
-                    );
-                    adopted = true;
-                }
-                Ok(false) => {}
-                Err(why) => failed = Err(why),
+        for (line, Listed { fingerprint, .. }) in named {
+            let adopted = self.people.adopt_operator(&line, &by, now);
+            if adopted.map_err(|why| format!("operator {fingerprint} of the settings is not on record: {why}"))? {
+                println!("operator {fingerprint} of this machine's settings is on record for the whole cluster");
+                // Who can't see it now sees it at the next look.
+                let _ = self.refresh();
             }
         }
-        if adopted {
-            self.refresh()?;
-        }
-        failed
+        Ok(())
     }
 }
 
@@ -209,7 +200,7 @@ impl Answers for Desk {
 }
 
 impl Desk {
-    fn operators(&self) -> Result<Vec<(OperatorLine, crate::operators::objects::Listed)>, String> {
+    fn operators(&self) -> Result<Vec<(OperatorLine, Listed)>, String> {
         Ok(operators(&of_settings(&self.this.settings), &self.roster.look()?))
     }
 
@@ -262,12 +253,18 @@ impl Desk {
             Trouble::new(Exit::BadInput, what, why, fix)
         };
         let all = self.operators().map_err(failed)?;
-        let only = all.len() == 1;
+        let count = all.len();
         let Some((line, _)) = all.into_iter().find(|(line, _)| is_meant(line)) else {
+            // The settings of a control plane may name it that has not put it on record yet.
+            if let Ok(line) = OperatorLine::parse(key)
+                && self.people.set_operator(&line, false, &who.name, now).map_err(failed)?
+            {
+                return output::value(sink, &json!({"fingerprint": line.fingerprint(), "left": count}));
+            }
             let why = "there is no such operator";
             return Err(Trouble::new(Exit::Failure, what, why, "see who there is: kubeboot operator list").into());
         };
-        if only && !last {
+        if count == 1 && !last {
             return Err(is_last().into());
         }
         self.people.set_operator(&line, false, &who.name, now).map_err(failed)?;

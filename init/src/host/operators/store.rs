@@ -105,7 +105,7 @@ impl People {
             return Ok(Vec::new());
         };
         let readable = |object: &Value| {
-            let fix = "delete it, and if it said that an operator was removed, remove that one again";
+            let fix = "delete it, and if it said that an operator was removed, remove that one again, by the whole key";
             read(object).inspect_err(|why| eprintln!("kubeboot: {why}. It counts for nothing. Fix: {fix}")).ok()
         };
         Ok(list.iter().filter_map(readable).collect())

@@ -62,21 +62,10 @@ pub(super) fn found_at(root: &Root, address: IpAddr) -> ThisNode {
     ThisNode::load(root).unwrap()
 }
 
-/// etcd and an API server with the founder's keys.
-pub(crate) fn run_api(root: &Root, programs: &[PathBuf; 2], folder: &Path) -> [Process; 2] {
-    let text = |path: &str| root.path(path).display().to_string();
-    let etcd = [
-        format!("--data-dir={}", folder.join("etcd").display()),
-        format!("--listen-client-urls={ETCD}"),
-        format!("--advertise-client-urls={ETCD}"),
-        "--listen-peer-urls=http://127.0.0.1:16380".to_owned(),
-        "--unsafe-no-fsync".to_owned(),
-    ];
-    let pki = |name: &str| text(&format!("/etc/kubernetes/pki/{name}"));
-    let server = [
-        format!("--etcd-servers={ETCD}"),
-        "--bind-address=127.0.0.1".to_owned(),
-        format!("--secure-port={API}"),
+/// What every API server is told: by the founder's keys, and that nobody else looks after the Service `kubernetes`.
+pub(crate) fn server_flags(root: &Root) -> Vec<String> {
+    let pki = |name: &str| root.path(format!("{}/{name}", paths::PKI)).display().to_string();
+    vec![
         "--authorization-mode=Node,RBAC".to_owned(),
         "--endpoint-reconciler-type=none".to_owned(),
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
@@ -86,7 +75,26 @@ pub(crate) fn run_api(root: &Root, programs: &[PathBuf; 2], folder: &Path) -> [P
         format!("--tls-private-key-file={}", pki("apiserver.key")),
         format!("--service-account-key-file={}", pki("sa.pub")),
         format!("--service-account-signing-key-file={}", pki("sa.key")),
+    ]
+}
+
+/// The end of a log, for who looks for what went wrong.
+pub(crate) fn end_of(log: &Path) -> String {
+    let log = std::fs::read_to_string(log).unwrap_or_default();
+    log[log.floor_char_boundary(log.len().saturating_sub(3000))..].to_owned()
+}
+
+/// etcd and an API server with the founder's keys.
+pub(crate) fn run_api(root: &Root, programs: &[PathBuf; 2], folder: &Path) -> [Process; 2] {
+    let etcd = [
+        format!("--data-dir={}", folder.join("etcd").display()),
+        format!("--listen-client-urls={ETCD}"),
+        format!("--advertise-client-urls={ETCD}"),
+        "--listen-peer-urls=http://127.0.0.1:16380".to_owned(),
+        "--unsafe-no-fsync".to_owned(),
     ];
+    let own = [format!("--etcd-servers={ETCD}"), "--bind-address=127.0.0.1".to_owned(), format!("--secure-port={API}")];
+    let server = [&own[..], &server_flags(root)].concat();
     let [etcd_program, server_program] = programs;
     [
         start(etcd_program, &etcd, &folder.join("etcd.log")),
@@ -110,8 +118,7 @@ pub(crate) fn await_api(api: &Api, folder: &Path) {
         }
     });
     ready.unwrap_or_else(|late| {
-        let log = std::fs::read_to_string(folder.join("kube-apiserver.log")).unwrap_or_default();
-        panic!("{late}\n{}", &log[log.len().saturating_sub(3000)..])
+        panic!("{late}\n{}", end_of(&folder.join("kube-apiserver.log")));
     });
 }
 

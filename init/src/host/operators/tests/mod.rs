@@ -162,6 +162,8 @@ pub(crate) struct World {
 pub(crate) const ADA: u8 = 1;
 /// Another.
 const BOB: u8 = 2;
+/// Who is no operator.
+const CARL: u8 = 3;
 
 fn programs() -> Programs {
     // It says what it was asked.

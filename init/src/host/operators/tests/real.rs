@@ -98,7 +98,7 @@ fn operators_command_two_control_planes_behind_a_real_api_server() {
     joined.settings.operator.clear();
     let planes = [(&root, &this), (&second, &joined)]
         .map(|(root, this)| Arc::new(fixture::open(Enrolment::new(root, this, fixture::client(root), None).unwrap())));
-    planes.iter().for_each(|plane| plane.prepare().unwrap());
+    planes.iter().for_each(|plane| plane.prepare().and_then(|()| plane.adopt_operators()).unwrap());
     let cluster = Cluster {
         planes: planes.each_ref().map(fixture::serve),
         fingerprint: fingerprint(&this.cluster.identity()),

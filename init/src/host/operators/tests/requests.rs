@@ -122,6 +122,14 @@ fn operators_are_added_listed_and_removed_for_good() {
     assert_eq!(settings.operator, world.plane.this.settings.operator);
     let trouble = world.ask(ADA, &remove("SHA256:nobody", false)).unwrap_err();
     assert!(trouble.why[0].contains("no such operator"));
+    // Who is none yet can be removed all the same, by the whole key: another control plane's settings may name it.
+    let carl = public_line(CARL, "carl");
+    let removed: Value = world.value(ADA, &remove(&carl, false));
+    assert_eq!(removed["left"], json!(1));
+    let people = People::new(world.objects.clone());
+    assert_eq!(people.adopt_operator(&OperatorLine::parse(&carl).unwrap(), "the settings of two", 4), Ok(false));
+    let trouble = world.ask(ADA, &remove(&carl, false)).unwrap_err();
+    assert!(trouble.why[0].contains("no such operator"), "it is removed already: {trouble:?}");
 }
 
 #[test]
