@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde_json::{Value, json};
+
 use super::{IMAGE, Render, Site};
 use crate::paths;
 use crate::settings::Backend;
@@ -10,6 +12,27 @@ use crate::settings::Backend;
 pub const REGISTRIES: &str = "/run/kubeboot/config/registry";
 /// The template of the node's CNI configuration.
 pub const CNI_TEMPLATE: &str = "/run/kubeboot/config/cni.template";
+
+/// What every container starts from, before its pod's own wishes: OCI's runtime specification, as `config.json`.
+pub const BASE_SPEC: &str = "/run/kubeboot/config/base-spec.json";
+/// What a container's root may do if its pod asks for nothing: containerd's own list (`defaultUnixCaps` in pkg/oci/spec.go)
+/// without `CAP_NET_RAW`. With that, on the host's network, it could send packets past nftables: the firewall's rules see
+/// no packet socket.
+const CAPABILITIES: [&str; 13] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
 
 const EXTRA_CAS: &str = "/run/kubeboot/config/registry-cas.pem";
 
@@ -23,6 +46,7 @@ pub fn renders(site: &Site<'_>) -> Vec<Render> {
     renders.extend(registries(site));
     // A proxy address may hold a password.
     renders.push(Render::private(format!("{}/containerd.env", paths::RENDERED), environment(site)));
+    renders.push(Render::new(BASE_SPEC, base_spec().to_string()));
     renders.push(Render::new(format!("{}/containerd.toml", paths::RENDERED), config(own_network)));
     renders
 }
@@ -76,6 +100,7 @@ default_runtime_name = 'runc'
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
 runtime_type = 'io.containerd.runc.v2'
 runtime_path = '{seat}/bin/containerd-shim-runc-v2'
+base_runtime_spec = '{BASE_SPEC}'
 
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
 BinaryName = '{seat}/bin/runc'
@@ -87,6 +112,38 @@ SystemdCgroup = true
 use_internal_loopback = true
 "
     )
+}
+
+/// containerd's own specification (`populateDefaultUnixSpec` in pkg/oci/spec.go, without the limits and profiles that its
+/// CRI plugin takes out), but for the capabilities. Paths that are hidden or read-only the kubelet names for each pod.
+fn base_spec() -> Value {
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
+    let namespaces = ["pid", "ipc", "uts", "mount", "network"].map(|kind| json!({"type": kind}));
+    let memory = ["nosuid", "strictatime", "mode=755", "size=65536k"];
+    let none = ["nosuid", "noexec", "nodev"];
+    json!({
+        "ociVersion": "1.3.0",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "cwd": "/",
+            "capabilities": {"bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES},
+            "noNewPrivileges": true,
+        },
+        "root": {"path": "rootfs"},
+        "mounts": [
+            mount("/proc", "proc", "proc", &none),
+            mount("/dev", "tmpfs", "tmpfs", &memory),
+            mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+            mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+            mount("/dev/mqueue", "mqueue", "mqueue", &none),
+            mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+            mount("/run", "tmpfs", "tmpfs", &memory),
+        ],
+        "linux": {
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            "namespaces": namespaces,
+        },
+    })
 }
 
 /// The folders of registries that need one.
@@ -183,7 +240,7 @@ mod tests {
         let all: String = renders(&site)
             .iter()
             .filter(|one| !one.path.ends_with(".toml") || one.path.ends_with("hosts.toml"))
-            .filter(|one| one.path != CNI_TEMPLATE)
+            .filter(|one| one.path != CNI_TEMPLATE && one.path != BASE_SPEC)
             .map(|one| format!("=== {}\n{}", one.path, one.contents))
             .collect();
         insta::assert_snapshot!(all);

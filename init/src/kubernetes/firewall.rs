@@ -35,6 +35,8 @@ fn rules(site: &Site<'_>) -> String {
         // Whatever the address: a pod's interface has a link-local one too.
         let _ = writeln!(input, "    {port} iifname \"{interface}\" counter jump kept");
     }
+    // A Service may say that its pods are at a node's address and such a port: who asks for it then comes as that node.
+    let _ = writeln!(input, "    {port} ct status dnat counter jump kept");
     let chain = |hook: &str, rules: &str| {
         format!("  chain {hook} {{\n    type filter hook {hook} priority -10; policy accept;\n{rules}  }}\n")
     };

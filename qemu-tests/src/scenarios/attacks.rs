@@ -14,6 +14,7 @@ use super::join::{FOUNDER, Tokens, WORKER, await_node, founder_of, use_both, wor
 use super::{founder, workload};
 use crate::kubectl::Kubectl;
 use crate::machine::network::Network;
+use crate::oci::BUSYBOX;
 use crate::scenario::{Needs, ONE, Scenario, Stage, stop_all};
 use crate::transcript::last_lines;
 use crate::wait::{Look, until};
@@ -45,6 +46,8 @@ fn attacks_fail(stage: &mut Stage) -> Result<()> {
     await_node(kubectl, WORKER, &*worker)
         .and_then(|()| use_both(kubectl))
         .and_then(|()| pods_are_kept_from_every_node(kubectl))
+        .and_then(|()| no_service_leads_to_enrolment(kubectl))
+        .and_then(|()| no_pod_sends_past_the_rules(kubectl))
         .and_then(|()| no_token_is_a_credential_of_kubernetes(kubectl, &tokens))
         .and_then(|()| by_requests(kubectl))
         .inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
@@ -153,17 +156,80 @@ fn in_use(interfaces: &str, kind: Kind, wanted: impl Fn(&str) -> bool) -> Result
     interfaces.lines().find_map(of).with_context(|| format!("no such address in:\n{interfaces}"))
 }
 
+/// A Service may lead to a machine's port of enrolment, and who asks for it by another machine's address comes as that machine.
+///
+/// # Errors
+/// It gets there.
+fn no_service_leads_to_enrolment(kubectl: &Kubectl) -> Result<()> {
+    let (founder, port) = (Network::address(0), 31_440);
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "led" },
+        "spec": { "type": "NodePort", "ports": [{ "port": 80, "targetPort": PORT, "nodePort": port }] },
+    });
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": { "name": "led", "labels": { "kubernetes.io/service-name": "led" } },
+        "endpoints": [{ "addresses": [founder] }], "ports": [{ "port": PORT }],
+    });
+    kubectl.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": [service, slice] }).to_string())?;
+    let client = format!("client-{WORKER}");
+    // kube-proxy hears of a Service a moment later; until then its port is closed.
+    until("who comes by a Service to be dropped", LIMIT, PAUSE, || {
+        Look::from_result(is_dropped_at(kubectl, FOUNDER, &client, "input", (&founder, port)))
+    })
+}
+
+/// Packets that the rules do not see are sent by packet(7): a pod that asks for no rights can't, on either network. One that is
+/// given all of them can.
+///
+/// # Errors
+/// A pod may.
+fn no_pod_sends_past_the_rules(kubectl: &Kubectl) -> Result<()> {
+    for (node, other) in [(FOUNDER, 1), (WORKER, 0)] {
+        let plain = format!("plain-{node}");
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": plain },
+            "spec": {
+                "hostNetwork": true, "terminationGracePeriodSeconds": 1, "tolerations": [{ "operator": "Exists" }],
+                "nodeSelector": { "kubernetes.io/hostname": node },
+                "containers": [{
+                    "name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sleep", "86400"],
+                }],
+            },
+        });
+        kubectl.apply(&pod.to_string())?;
+        kubectl.wait_for_pods("default", LIMIT)?;
+        is_dropped(kubectl, node, &plain, "output", &Network::address(other))?;
+        let link = on_the_network(kubectl, node)?.1;
+        let ask = |pod: &str, link: &str| {
+            kubectl.exec(pod, &["arping", "-c", "1", "-w", "20", "-I", link, &Network::address(other)])
+        };
+        for (pod, link) in [(plain, link.as_str()), (format!("client-{node}"), "eth0")] {
+            let said = ask(&pod, link);
+            let refused = said.as_ref().is_err_and(|error| format!("{error:#}").contains("not permitted"));
+            ensure!(refused, "{pod} sent a packet past the rules: {said:?}");
+        }
+        ask(&format!("node-{node}"), &link).context("a privileged pod could not ask, so the refusals say nothing")?;
+    }
+    Ok(())
+}
+
 /// A pod on a node asks an address for the port of enrolment, and a rule of this chain there drops it.
 fn is_dropped(kubectl: &Kubectl, node: &str, pod: &str, chain: &str, address: &str) -> Result<()> {
+    is_dropped_at(kubectl, node, pod, chain, (address, PORT))
+}
+
+/// The same, by way of another port.
+fn is_dropped_at(kubectl: &Kubectl, node: &str, pod: &str, chain: &str, (address, port): (&str, u16)) -> Result<()> {
     let rules = || workload::on(kubectl, Some(node), &["nft", "list", "table", "inet", "kubeboot"]);
     let before = dropped(&rules()?, chain);
     // Whether nc calls it a failure is its own affair.
-    let said = kubectl.exec(pod, &["nc", "-w", "3", address, &PORT.to_string()]);
+    let said = kubectl.exec(pod, &["nc", "-w", "3", address, &port.to_string()]);
     let said = said.unwrap_or_else(|error| error.to_string());
     let after = rules()?;
     ensure!(
         dropped(&after, chain) > before,
-        "{pod} asked {address} for port {PORT} ({said}), and no rule of {node}'s chain {chain} dropped it:\n{after}"
+        "{pod} asked {address} for port {port} ({said}), and no rule of {node}'s chain {chain} dropped it:\n{after}"
     );
     Ok(())
 }
