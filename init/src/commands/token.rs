@@ -20,10 +20,10 @@ use crate::host::{random, sources};
 use crate::operators::Request;
 use crate::operators::request::{Admits, Bytes, LONGEST, is_token_id};
 use crate::release::date::Moment;
-use crate::settings::Role;
+use crate::settings::{Role, is_host};
 use crate::token::{JoinToken, Joiner, Seed, Token};
 use crate::words::Paint;
-use crate::words::tokens::{self, ADDRESS, Set};
+use crate::words::tokens::{self, Set};
 
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
@@ -91,9 +91,9 @@ struct Generate {
     /// Take the seed from this file (`-`: standard input) instead of making one
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// Where machines will reach the founder
-    #[arg(long, value_name = "ADDRESS", default_value = ADDRESS)]
-    join: String,
+    /// Where machines on other networks will reach the founder; on its own they find it
+    #[arg(long, value_name = "ADDRESS", value_parser = host)]
+    join: Option<String>,
     /// How to answer
     #[arg(long, short, value_enum, default_value_t, conflicts_with = "seed")]
     output: Output,
@@ -148,10 +148,10 @@ fn generate(args: &Generate) -> Result<(), Stop> {
     }
     let set = Set::of(&seed);
     if args.output == Output::Text {
-        return print(&set.text(&args.join, Paint::Plain));
+        return print(&set.text(args.join.as_deref(), Paint::Plain));
     }
     let machine = |(role, token): (Role, &str)| {
-        let start = tokens::start(role, token, &args.join);
+        let start = tokens::start(role, token, args.join.as_deref());
         let start = json!({
             "token": token,
             "parameters": start.parameters.as_str(),
@@ -220,7 +220,7 @@ fn made(token: &JoinToken, record: &TokenRecord, join: std::net::IpAddr, output:
         return print(&zeroize::Zeroizing::new(format!("{}\n", text.as_str())));
     }
     let role = if record.kind == Joiner::Worker { Role::Worker } else { Role::ControlPlane };
-    let start = tokens::start(role, &text, &join);
+    let start = tokens::start(role, &text, Some(&join));
     let inspected = tokens::inspect(&Token::Join(token.clone()));
     print_json(&json!({
         "token": text.as_str(),
@@ -275,6 +275,14 @@ fn id(id: &str) -> Result<&str, (&'static str, &'static str)> {
     match is_token_id(digits) {
         true => Ok(digits),
         false => Err(("expected an id of ten hexadecimal digits", "take it from: kubeboot token list")),
+    }
+}
+
+/// An address for `join`.
+fn host(text: &str) -> Result<String, String> {
+    match is_host(text) {
+        true => Ok(text.to_owned()),
+        false => Err("expected a host name or an address, with or without a port".to_owned()),
     }
 }
 

@@ -21,7 +21,7 @@ pub use cidr::Cidr;
 pub use inputs::{Fragment, Given, Inputs, OsFragment, Value};
 pub use origin::{Origin, Source};
 pub use problem::{Problem, Warning, quoted};
-pub use rules::{has_password, is_dns_name, masked};
+pub use rules::{has_password, is_dns_name, is_host, masked};
 pub use validate::{Validated, report_device, validate};
 
 /// What a machine is to become.

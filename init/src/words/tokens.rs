@@ -13,9 +13,6 @@ use crate::token::{JoinToken, Joiner, SECRET, Seed, Token, fingerprint};
 
 use super::{Paint, Tone};
 
-/// What stands where the address of a control plane has to be filled in.
-pub const ADDRESS: &str = "ADDRESS";
-
 /// How a machine is started with a token. Secret.
 pub struct Start {
     /// On the kernel command line.
@@ -24,8 +21,9 @@ pub struct Start {
     pub cloud_config: Zeroizing<String>,
 }
 
-/// How a machine of that role is started with that token; `join` is a control plane's address.
-pub fn start(role: Role, token: &str, join: &str) -> Start {
+/// How a machine of that role is started with that token; `join` is a control plane's address, without which the machine finds
+/// one on its network.
+pub fn start(role: Role, token: &str, join: Option<&str>) -> Start {
     let name = match role {
         Role::Init => "init",
         Role::ControlPlane => "control-plane",
@@ -38,7 +36,7 @@ pub fn start(role: Role, token: &str, join: &str) -> Start {
     cloud_config.push_str(&format!("#cloud-config\nkubeboot:\n  role: {name}\n  token: "));
     cloud_config.push_str(token);
     cloud_config.push('\n');
-    if role != Role::Init {
+    if let Some(join) = join.filter(|_| role != Role::Init) {
         parameters.push_str(&format!(" kubeboot.join={join}"));
         cloud_config.push_str(&format!("  join: [\"{join}\"]\n"));
     }
@@ -69,7 +67,7 @@ impl Set {
     }
 
     /// The set as people read it. Secret.
-    pub fn text(&self, join: &str, paint: Paint) -> Zeroizing<String> {
+    pub fn text(&self, join: Option<&str>, paint: Paint) -> Zeroizing<String> {
         let mut out = Zeroizing::new(String::with_capacity(4096));
         let title = |text: &str| paint.tone(Tone::Strong, text);
         let titles = [
@@ -82,10 +80,12 @@ impl Set {
         }
         out.push_str(
             "Both are good for 24 h from the founding. Later ones come from: kubeboot token create\nThe founder of a seed \
-             is one machine. ",
+             is one machine.\n",
         );
-        if join == ADDRESS {
-            out.push_str("ADDRESS is where it will be reached.\n");
+        if join.is_none() {
+            out.push_str(
+                "The others find it on their network. If it will be on another one, say where: --join ADDRESS\n",
+            );
         }
         out.push_str(&format!(
             "\n{}\n",
@@ -235,26 +235,39 @@ mod tests {
     use super::*;
     use crate::enrolment::decision::NodeRecord;
     use crate::enrolment::objects::holder;
+    use crate::sources::{Gathered, Layout, Volume};
 
     #[test]
     fn a_generated_set() {
         let set = Set::of(&Seed::new([7; SECRET]));
-        insta::assert_snapshot!(set.text(ADDRESS, Paint::Plain).as_str());
+        insta::assert_snapshot!(set.text(None, Paint::Plain).as_str());
     }
 
     #[test]
     fn what_is_generated_is_read_as_it_is_meant() {
         let set = Set::of(&Seed::new([7; SECRET]));
-        for (role, token) in set.each().into_iter().filter(|(role, _)| *role != Role::ControlPlane) {
-            let start = start(role, token, "192.0.2.10");
-            let inputs = crate::sources::parse(&crate::sources::Gathered {
-                command_line: Zeroizing::new(start.parameters.as_bytes().to_vec()),
-                ..Default::default()
-            });
-            let validated = crate::settings::validate(inputs).unwrap();
-            assert_eq!(validated.settings.role, Some(role));
-            assert_eq!(validated.settings.join.len(), usize::from(role != Role::Init));
-            assert!(validated.token.is_some());
+        for ((role, token), join) in
+            set.each().into_iter().flat_map(|each| [None, Some("192.0.2.10")].map(|join| (each, join)))
+        {
+            let start = start(role, token, join);
+            let by_parameters =
+                Gathered { command_line: Zeroizing::new(start.parameters.as_bytes().to_vec()), ..Gathered::default() };
+            let user_data = Zeroizing::new(start.cloud_config.as_bytes().to_vec());
+            let volume = Volume {
+                layout: Layout::NoCloud,
+                name: "cidata volume".into(),
+                user_data: Some(user_data),
+                meta_data: None,
+                network: None,
+            };
+            let by_cloud_config = Gathered { volumes: vec![volume], ..Gathered::default() };
+            for gathered in [by_parameters, by_cloud_config] {
+                let validated = crate::settings::validate(crate::sources::parse(&gathered)).unwrap();
+                assert_eq!(validated.settings.role, Some(role));
+                let expected: Vec<&str> = join.filter(|_| role != Role::Init).into_iter().collect();
+                assert_eq!(validated.settings.join, expected);
+                assert!(validated.token.is_some());
+            }
         }
     }
 
