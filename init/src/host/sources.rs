@@ -45,6 +45,14 @@ pub fn read(root: &Root) -> Result<Validated, Vec<Problem>> {
     validate(parse(&gather(root)))
 }
 
+/// The same of what only who controls the machine's boot can say: the kernel command line and credentials.
+///
+/// # Errors
+/// As [`read`].
+pub fn of_who_boots(root: &Root) -> Result<Validated, Vec<Problem>> {
+    validate(parse(&of_the_boot(root)))
+}
+
 /// What `kubeboot.reset=` orders: from the kernel command line and credentials only.
 pub fn reset(root: &Root) -> Option<String> {
     reset::ordered(&of_the_boot(root))

@@ -85,7 +85,8 @@ pub fn in_force(root: &Root, told: &mut Told) -> Result<InForce, Stop> {
         }
         Err(problems) => {
             problems.iter().for_each(|problem| told.note(&format!("ignored: {problem}")));
-            kept.settings.clone()
+            // Nor does it take effect away from what only who controls the machine's boot says.
+            sources::of_who_boots(root).map_or_else(|_| kept.settings.clone(), |now| kept.in_force(&now))
         }
     };
     kept::apply(root, &mut settings);
@@ -440,6 +441,29 @@ mod tests {
         assert_eq!(role(&good), Ok(Some(Role::ControlPlane)));
         let node = InForce { node: true, ..given(Role::Worker, None, &[]) };
         assert_eq!(role(&node), Ok(Some(Role::Worker)), "a node comes back by its key");
+    }
+
+    /// A stick with a mistake would keep a lost key in force.
+    #[test]
+    fn a_source_with_a_mistake_keeps_no_operator_of_the_boot_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        let key = |name: &str| format!("{} {name}", crate::operators::tests::public_line(7, "").trim());
+        let settings = Settings { role: Some(Role::Init), operator: vec![key("lost")], ..Settings::default() };
+        let frozen = Frozen { format: 1, settings, origins: Default::default() };
+        for (path, text) in [
+            (paths::FROZEN, frozen.text()),
+            ("/proc/cmdline", format!("kubeboot.operator=\"{}\"", key("new"))),
+            (paths::BAKED, "no = such key".to_owned()),
+        ] {
+            let path = root.path(path);
+            let missing: Vec<_> = path.ancestors().skip(1).take_while(|folder| !files::exists(folder)).collect();
+            missing.iter().rev().for_each(|folder| files::make_folder(folder, 0o755).unwrap());
+            files::write_volatile(&path, text.as_bytes(), 0o600).unwrap();
+        }
+        let mut told = Told::nobody("plan");
+        assert!(sources::read(&root).is_err());
+        assert_eq!(in_force(&root, &mut told).unwrap().settings.operator, [key("new")]);
     }
 
     #[test]
