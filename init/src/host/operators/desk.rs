@@ -27,6 +27,7 @@ use crate::operators::key::{OperatorLine, of_settings};
 use crate::operators::objects::{Listed, SETTINGS, UserObject, operators, users};
 use crate::operators::user::{self, Issued, Revoked, Wanted, binding_name};
 use crate::operators::{Request, Trouble};
+use crate::token::Joiner;
 use crate::words::tokens;
 
 /// What is advised when the cluster does not answer.
@@ -280,10 +281,7 @@ impl Desk {
     }
 
     fn issued(&self, request: &Certificate, spki: &[u8], now: Unix, notes: Vec<String>) -> Result<Issued, String> {
-        let servers = match self.rbac.servers()? {
-            servers if servers.is_empty() => vec![SocketAddr::new(self.address(), API_PORT)],
-            servers => servers,
-        };
+        let servers = self.api_servers()?;
         Ok(Issued {
             user: request.common_name.clone(),
             certificate: issue::sign(&self.machine.root, request, spki, now)?,
@@ -292,6 +290,22 @@ impl Desk {
             expires: user::expires(now, request.lifetime),
             notes,
         })
+    }
+
+    /// Every control plane's: first those that serve now, then those that start just now or are without power, too.
+    fn api_servers(&self) -> Result<Vec<SocketAddr>, String> {
+        let mut servers = self.rbac.servers()?;
+        let on_record = self.store.nodes(&mut Vec::new())?.into_iter().filter(|node| node.enrolled);
+        let control_planes = on_record.filter(|node| node.record.role == Joiner::ControlPlane);
+        for address in control_planes.map(|node| node.record.address) {
+            if !servers.iter().any(|server| server.ip() == address) {
+                servers.push(SocketAddr::new(address, API_PORT));
+            }
+        }
+        if servers.is_empty() {
+            servers.push(SocketAddr::new(self.address(), API_PORT));
+        }
+        Ok(servers)
     }
 
     /// On record first, so that no certificate exists that nobody knows of; then bound, then issued.

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::certificates::{Authority, DAY, check};
+use crate::enrolment::decision::NodeRecord;
 use crate::host::api::Api;
+use crate::host::enrolment::store::Store;
 use crate::host::keys;
 use crate::host::operators::kept;
 use crate::host::operators::store::People;
@@ -130,6 +132,23 @@ fn operators_are_added_listed_and_removed_for_good() {
     assert_eq!(people.adopt_operator(&OperatorLine::parse(&carl).unwrap(), "the settings of two", 4), Ok(false));
     let trouble = world.ask(ADA, &remove(&carl, false)).unwrap_err();
     assert!(trouble.why[0].contains("no such operator"), "it is removed already: {trouble:?}");
+}
+
+/// Whoever is lost later: one that joined and whose API server does not serve yet, too.
+#[test]
+fn a_kubeconfig_has_every_control_plane_on_record() {
+    let world = World::new();
+    let store = Store::new(world.objects.clone());
+    for (name, role, last) in
+        [("cp-2", Joiner::ControlPlane, 12), ("cp-3", Joiner::ControlPlane, 13), ("w-1", Joiner::Worker, 14)]
+    {
+        let record = NodeRecord { name: name.into(), role, key: [last; 32], address: [10, 0, 0, last].into() };
+        store.record(&record, 1).unwrap();
+    }
+    let (der, _) = keys::signing_request(&user::asked_by_operator()).unwrap();
+    let issued: Issued = world.value(ADA, &Request::Kubeconfig { certificate_request: Bytes(der), ttl: DAY });
+    let servers: Vec<String> = issued.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["10.0.0.11:6443", "10.0.0.12:6443", "10.0.0.13:6443"]);
 }
 
 #[test]
