@@ -4,6 +4,8 @@
 //! An attacker with two TLS connections is two exporters. Where both sides have the same one, it is for the sake of the
 //! argument: then TLS itself is broken, and what is shown is that the transcript holds on its own.
 
+use std::net::IpAddr;
+
 use proptest::prelude::*;
 use rcgen::SanType;
 
@@ -260,27 +262,35 @@ fn a_session_can_not_be_played_again() {
     }
 }
 
-/// Who has a token and asks for certificates that are another's gets none at all, and takes no use of it.
-#[test]
-fn a_token_gets_no_certificate_for_anothers_name_or_address() {
-    let mut world = World::new();
-    let honest_one = machine("w-1", 21);
-    let [(_, client), (_, serving), ..] = profile::of_every_node("w-1", honest_one.address, &key(21).public());
+/// Certificate requests by the node key of a machine of this name and address that are another's: each with its place among
+/// the four. They are those of another worker and of a control plane, an administrator's, and such with a further or another
+/// name: a foreign address, a URI, the API server's name, the loopback's, the Service's.
+pub(crate) fn requests_of_others(name: &str, address: IpAddr, node_key: &[u8; 32]) -> Vec<(usize, Vec<u8>)> {
+    let own = profile::of_every_node(name, address, node_key);
+    let of = |name: &str, number: u8| profile::of_every_node(name, [192, 0, 2, number].into(), node_key);
+    let plain = |request: &Request| signing_request(request, |_| {});
+    let [(_, client), (_, serving), ..] = &own;
     let names =
-        |change: &dyn Fn(&mut Vec<SanType>)| signing_request(&serving, |params| change(&mut params.subject_alt_names));
+        |change: &dyn Fn(&mut Vec<SanType>)| signing_request(serving, |params| change(&mut params.subject_alt_names));
     let address = |text: &str| SanType::IpAddress(text.parse().unwrap());
-    let forged = [
-        (0, machine("w-2", 22).requests[0].clone()),
-        (0, machine("cp-1", 10).requests[0].clone()),
-        (0, signing_request(&Request { organizations: vec!["system:masters".into()], ..client.clone() }, |_| {})),
-        (1, machine("cp-1", 10).requests[1].clone()),
+    vec![
+        (0, plain(&of("w-2", 22)[0].1)),
+        (0, plain(&of("cp-1", 10)[0].1)),
+        (0, plain(&Request { organizations: vec!["system:masters".into()], ..client.clone() })),
+        (1, plain(&of("cp-1", 10)[1].1)),
         (1, names(&|names| names.push(address("192.0.2.10")))),
         (1, names(&|names| names.push(SanType::URI("spiffe://cluster/admin".try_into().unwrap())))),
         (1, names(&|names| names.push(SanType::DnsName("kubernetes.default.svc".try_into().unwrap())))),
         (1, names(&|names| names[1] = address("127.0.0.1"))),
         (1, names(&|names| names[1] = address("10.96.0.1"))),
-    ];
-    for (place, request) in forged {
+    ]
+}
+
+/// Who has a token and asks for certificates that are another's gets none at all, and takes no use of it.
+#[test]
+fn a_token_gets_no_certificate_for_anothers_name_or_address() {
+    let mut world = World::new();
+    for (place, request) in requests_of_others("w-1", machine("w-1", 21).address, &key(21).public()) {
         let mut liar = machine("w-1", 21);
         liar.requests[place] = request;
         let token = Credential::Token(world.seed.join_token(Role::Worker));

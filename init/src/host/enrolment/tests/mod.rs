@@ -206,14 +206,18 @@ fn exchange(channel: Channel, machine: Machine, token: JoinToken) -> Result<Box<
 }
 
 /// The same, where somebody has the wire inside of this one TLS connection.
-fn exchange_by(
+fn exchange_by(channel: Channel, machine: Machine, token: JoinToken, wire: Wire<'_>) -> Result<Box<Enrolled>, Failure> {
+    exchange_with(channel, machine, Credential::Token(token), wire)
+}
+
+/// The same, with a token or the node key alone.
+fn exchange_with(
     mut channel: Channel,
     machine: Machine,
-    token: JoinToken,
+    credential: Credential,
     wire: Wire<'_>,
 ) -> Result<Box<Enrolled>, Failure> {
     let node = node_key(&machine.name);
-    let credential = Credential::Token(token);
     let (mut joiner, hello) = Joiner::start(machine, credential, &node, channel.exporter(), random::bytes());
     let mut said = Zeroizing::new(hello);
     for turn in 0.. {
@@ -477,14 +481,18 @@ fn pods_are_not_served_and_who_comes_too_fast_is_told_off_once() {
 #[test]
 fn tls_is_of_version_1_3_with_the_hybrid_key_exchange_and_is_never_taken_up_again() {
     let server = served();
-    // A client that would take a session up again.
+    no_session_is_taken_up_again(|| TcpStream::connect(server.address).unwrap());
+}
+
+/// Two connections of a client that would take the first one's session up again.
+fn no_session_is_taken_up_again(mut connect: impl FnMut() -> TcpStream) {
     let mut config = ClientConfig::clone(&tls::client().unwrap());
     config.resumption = Resumption::in_memory_sessions(8);
     config.enable_early_data = true;
     let config = Arc::new(config);
     for _ in 0..2 {
         let mut tls = ClientConnection::new(config.clone(), tls::name()).unwrap();
-        let mut socket = TcpStream::connect(server.address).unwrap();
+        let mut socket = connect();
         while tls.is_handshaking() {
             tls.complete_io(&mut socket).unwrap();
         }

@@ -7,7 +7,8 @@ use super::machine::TheMachine;
 use super::network::{self, Sources};
 use super::*;
 use crate::enrolment::message::{Ask, Message, Proof, Purpose, prefix};
-use crate::enrolment::tests::attacks::{changing, signed_anew, with_ask, with_hello, with_proof};
+use crate::enrolment::note::short;
+use crate::enrolment::tests::attacks::{changing, requests_of_others, signed_anew, with_ask, with_hello, with_proof};
 use crate::enrolment::tests::world::decode;
 use crate::enrolment::transcript::{Label, Transcript, hint};
 
@@ -135,6 +136,10 @@ fn not_accepted(failure: &Failure) -> bool {
 pub(super) fn all_fail(machine: &TheMachine, sources: &mut Sources) {
     let mut attackers = Attackers { machine, sources };
     attackers.without_a_token_that_is_good();
+    attackers.with_tokens_that_are_over();
+    attackers.with_the_key_of_a_machine_that_was_removed();
+    attackers.with_certificate_requests_of_others();
+    attackers.with_a_session_of_before();
     attackers.with_requests_that_are_not_right();
     attackers.between_a_machine_and_the_agent();
     attackers.with_what_was_recorded();
@@ -185,6 +190,79 @@ impl Attackers<'_> {
         let other = Seed::new([66; SECRET]).join_token(Role::Worker);
         let failure = self.attempt("a token of another cluster", other, &mut honest, OTHER_CLUSTER);
         assert_eq!(failure, Failure::Unproven(Refusal::OtherCluster));
+    }
+
+    /// A worker's token that the cluster has on record, and its object's name.
+    fn recorded_token(&self, number: u8, expires: u64, uses_left: Option<u32>) -> (JoinToken, String) {
+        let token = JoinToken::new(Role::Worker, [number; SECRET], &self.machine.identity());
+        let (key, origin) = (token.join_key().public(), Origin::Created { by: "one".into() });
+        let record = TokenRecord { kind: Role::Worker, key, expires, uses_left, origin };
+        let name = format!("token-{}", short(&record.id()));
+        assert!(self.machine.store().create_token(record).unwrap());
+        (token, name)
+    }
+
+    /// The joiner hears the same of each; only the log says which it was.
+    fn with_tokens_that_are_over(&mut self) {
+        let now = clock::unix();
+        let (expired, _) = self.recorded_token(67, now - 3600, None);
+        assert!(not_accepted(&self.attempt("an expired token", expired, &mut honest, "its token expired 1 h ago")));
+
+        let (once, _) = self.recorded_token(68, now + 3600, Some(1));
+        let Line { from, channel } = self.line();
+        assert!(exchange(channel, machine("w-8", [192, 0, 2, 18].into()), once.clone()).is_ok());
+        self.heard("a token for one machine", from, "admitted worker w-8 (192.0.2.18)");
+        assert!(not_accepted(&self.attempt("the same again", once, &mut honest, "its token has no uses left")));
+
+        let (revoked, name) = self.recorded_token(69, now + 3600, None);
+        assert!(self.machine.store().delete_token(&name).unwrap());
+        let words = "its token is unknown: never made here, revoked, or long expired";
+        assert!(not_accepted(&self.attempt("a revoked token", revoked, &mut honest, words)));
+    }
+
+    /// Its certificates would be renewed in return for its key.
+    fn with_the_key_of_a_machine_that_was_removed(&mut self) {
+        let address = IpAddr::from([192, 0, 2, 19]);
+        let (token, _) = self.recorded_token(70, clock::unix() + 3600, None);
+        let Line { channel, .. } = self.line();
+        assert!(exchange(channel, machine("w-9", address), token.clone()).is_ok());
+        let by_key = || Credential::Node { fingerprint: *token.fingerprint() };
+        let Line { from, channel } = self.line();
+        assert!(exchange_with(channel, machine("w-9", address), by_key(), &mut honest).is_ok());
+        self.heard("a node's key", from, "w-9 (192.0.2.19)");
+
+        let store = self.machine.store();
+        let node = store.node("w-9").unwrap().unwrap().record;
+        store.bar(&node, clock::unix()).unwrap();
+        assert!(store.forget("w-9").unwrap());
+        let words = "its node key was removed from the cluster";
+        for (what, credential) in
+            [("by its key", by_key()), ("by a token that is good", Credential::Token(token.clone()))]
+        {
+            let Line { from, channel } = self.line();
+            assert!(exchange_with(channel, machine("w-9", address), credential, &mut honest).is_err(), "{what}");
+            self.heard(&format!("a machine that was removed, {what}"), from, words);
+        }
+    }
+
+    fn with_certificate_requests_of_others(&mut self) {
+        let address = IpAddr::from([192, 0, 2, 66]);
+        for (place, request) in requests_of_others(NAME, address, &node_key(NAME).public()) {
+            let mut liar = machine(NAME, address);
+            liar.requests[place] = request;
+            let Line { from, channel } = self.line();
+            assert!(exchange(channel, liar, token()).is_err());
+            self.heard("another's certificate", from, "its certificate request is not what it may ask for: ");
+        }
+    }
+
+    fn with_a_session_of_before(&mut self) {
+        let mut from = network::OUTSIDE;
+        no_session_is_taken_up_again(|| {
+            from = self.sources.next();
+            network::dial(from).unwrap()
+        });
+        self.heard("a session that was to be taken up again", from, "what it sent is no message: ");
     }
 
     fn with_requests_that_are_not_right(&mut self) {

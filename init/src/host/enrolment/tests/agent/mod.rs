@@ -32,6 +32,7 @@ fn the_agent_withstands_who_attacks_it_over_a_network() {
         let mut sources = honest_machines_join_through_a_crowd(&machine, &folder, sources);
         timing::report(&machine.identity(), &mut sources);
         nothing_came_of_it(&machine);
+        two_hundred_machines_join_at_once(&machine, &mut sources);
     });
 }
 
@@ -45,7 +46,7 @@ fn an_honest_machine_joins(machine: &TheMachine, folder: &Path, name: &str, atte
         joining::real::join(&root, by, &joining::real::node(name), &network::agent()).map_err(|block| block.line())
     });
     joined.map(drop).unwrap_or_else(|late| panic!("{late}"));
-    println!("{name} joined in {:?}, at its attempt {attempt}", begun.elapsed());
+    println!("report: {name}, told where its cluster is, joined in {:.2?}, at its attempt {attempt}", begun.elapsed());
     println!("    {}", machine.heard(network::OUTSIDE, &format!("admitted worker {name} ")));
     assert!(attempt <= attempts, "{name} joined only at its attempt {attempt}");
 }
@@ -72,6 +73,34 @@ fn nothing_came_of_it(machine: &TheMachine) {
     let mut damaged = Vec::new();
     let nodes = machine.store().nodes(&mut damaged).unwrap();
     let names: Vec<&str> = nodes.iter().map(|node| node.record.name.as_str()).collect();
-    assert_eq!(names, ["one", "w-1", "w-2", "w-3", "w-4", "w-5", "w-6", "w-7"]);
+    assert_eq!(names, ["one", "w-1", "w-2", "w-3", "w-4", "w-5", "w-6", "w-7", "w-8"]);
     assert!(nodes.iter().all(|node| node.enrolled) && damaged.is_empty(), "{damaged:?}");
+}
+
+/// Through this one control plane, each at its first attempt.
+fn two_hundred_machines_join_at_once(machine: &TheMachine, sources: &mut Sources) {
+    let begun = Instant::now();
+    let joins: Vec<_> = (0..200_u8)
+        .map(|number| {
+            let from = sources.next();
+            thread::spawn(move || {
+                let (begun, name) = (Instant::now(), format!("crowd-{number}"));
+                let channel = network::channel(from).map_err(|broken| format!("{name}: {broken:?}"))?;
+                let token = Seed::new(real::SEED).join_token(Role::Worker);
+                let joined = exchange(channel, super::machine(&name, [10, 0, 0, number].into()), token);
+                joined.map(|_| begun.elapsed()).map_err(|why| format!("{name}: {why:?}"))
+            })
+        })
+        .collect();
+    let ended: Vec<Result<Duration, String>> = joins.into_iter().map(|join| join.join().unwrap()).collect();
+    let failed: Vec<_> = ended.iter().filter_map(|one| one.as_ref().err()).collect();
+    assert!(failed.is_empty(), "{} of 200 failed: {failed:#?}", failed.len());
+    let mut took: Vec<Duration> = ended.into_iter().flatten().collect();
+    took.sort();
+    let all = begun.elapsed();
+    println!(
+        "report: 200 machines joined at once through one agent in {all:.1?}, each in {:.1?} (median) to {:.1?}",
+        took[100], took[199]
+    );
+    assert_eq!(machine.ended(), None);
 }
