@@ -204,8 +204,10 @@ fn survives(
     let kubectl = &loss.kubectl;
     await_mesh(kubectl, loss.lost.0, "alive")?;
     let agents = agents_stay_small(kubectl)?;
-    // Who joined has every key that the founder has.
-    no_secret_stays(kubectl, SECOND, tokens)?;
+    for node in [FOUNDER, SECOND, THIRD, WORKER, OTHER] {
+        let role = if [WORKER, OTHER].contains(&node) { Joiner::Worker } else { Joiner::ControlPlane };
+        no_secret_stays(kubectl, node, role, tokens)?;
+    }
     loss.others.iter().try_for_each(|other| written("while all live", other, LIMIT))?;
     [WORKER, OTHER].iter().try_for_each(|node| watch_the_balancer(kubectl, node))?;
     let workloads = containers(kubectl)?;
@@ -323,7 +325,12 @@ fn await_mesh(kubectl: &Kubectl, one: &str, state: &str) -> Result<()> {
         let view: Value = serde_json::from_str(&said).unwrap_or_default();
         let members = view["members"].as_array().map(Vec::as_slice).unwrap_or_default();
         let has = |(name, state): &(&str, &str)| {
-            members.iter().any(|member| member["name"] == *name && member["state"] == *state)
+            let is_meant = |member: &&Value| member["name"] == *name && member["state"] == *state;
+            // Who lives has been asked, and how long the answer took is shown.
+            let is_known = |member: &Value| {
+                *state != "alive" || member["this-node"] == true || member["round-trip"].as_f64().is_some()
+            };
+            members.iter().find(is_meant).is_some_and(is_known)
         };
         let all = members.len() == expected.len() && expected.iter().all(has);
         if all { Look::Holds(()) } else { Look::NotYet(said) }
@@ -335,15 +342,17 @@ fn replace(stage: &mut Stage, loss: &Loss, images: &Volume) -> Result<Box<dyn Ma
     let (kubectl, (lost, place), [(first, at), (second, _)]) = (&loss.kubectl, loss.lost, loss.left);
     let remove =
         loss.left.map(|(_, number)| format!("kubeboot --node {} node remove {lost}", Network::address(number)));
-    until("a worker's status to say what is lost", LIMIT, PAUSE, || {
-        let status = kubeboot(kubectl, WORKER, &["status"]);
-        let told = status.lines().any(|line| line.contains("LOST") && line.contains(lost));
-        if told && remove.iter().any(|command| status.contains(command)) {
-            Look::Holds(())
-        } else {
-            Look::NotYet(status)
-        }
-    })?;
+    for node in [WORKER, first, second] {
+        until(&format!("the status of {node} to say what is lost"), LIMIT, PAUSE, || {
+            let status = kubeboot(kubectl, node, &["status"]);
+            let told = status.lines().any(|line| line.contains("LOST") && line.contains(lost));
+            if told && remove.iter().any(|command| status.contains(command)) {
+                Look::Holds(())
+            } else {
+                Look::NotYet(status)
+            }
+        })?;
+    }
     await_mesh(kubectl, lost, "down")?;
     let refused = kubeboot(kubectl, first, &["node", "remove", second]);
     ensure!(refused.contains("etcd could not decide any more"), "removing a second of three was answered: {refused}");

@@ -49,7 +49,7 @@ fn a_worker_joins(stage: &mut Stage) -> Result<()> {
     let used = ready.and_then(|()| {
         let (found, join) = (to_found.as_secs_f64(), start.elapsed().as_secs_f64());
         println!("       founder Ready after {found:.0} s, worker after {join:.0} s more: {:.2} of it", join / found);
-        ensure!(join <= found, "a worker took longer than its founder");
+        ensure!(join <= found / 2.0, "a worker took longer than half of its founder's time");
         println!(
             "       from where it looked for its cluster to its certificates: {:.0} ms",
             admitted(&*worker)? * 1000.0

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use image_builder::command::{output, run};
 use image_builder::host;
+use kubeboot::token::Joiner;
 use serde_json::Value;
 
 use super::founder;
@@ -57,7 +58,8 @@ fn operators_command_the_cluster(stage: &mut Stage) -> Result<()> {
         .and_then(|()| operators(&desk, &ann, &bob))
         .and_then(|()| strangers(&desk, &ann, &eve))
         .and_then(|()| no_secret_leaves(&desk, &ann, &tokens))
-        .and_then(|()| [FOUNDER, WORKER].iter().try_for_each(|node| no_secret_stays(&founded.kubectl, node, &tokens)))
+        .and_then(|()| no_secret_stays(&founded.kubectl, FOUNDER, Joiner::ControlPlane, &tokens))
+        .and_then(|()| no_secret_stays(&founded.kubectl, WORKER, Joiner::Worker, &tokens))
         .and_then(|()| a_node_is_removed(&desk, &founded.kubectl, &ann));
     done.inspect_err(|_| founded.kubectl.describe(&stage.folder.join("cluster.log")))?;
     stop_all([&mut *worker, &mut *founded.machine])
@@ -259,10 +261,21 @@ fn operators(desk: &Desk, ann: &Path, bob: &Path) -> Result<()> {
 /// Who never was an operator gets nothing, and the log says who it was, while it happens, to who follows it.
 fn strangers(desk: &Desk, ann: &Path, eve: &Path) -> Result<()> {
     let followed = desk.follow(ann, "kubeboot-agent")?;
-    let remove = ["node", "remove", WORKER];
-    for words in
-        [&["status"][..], &["logs"], &["members"], &["kubeconfig"], &["token", "list"], &["operator", "list"], &remove]
-    {
+    let (own, file) = (public(eve)?, desk.folder.join("for-eve").to_string_lossy().into_owned());
+    for words in [
+        &["status"][..],
+        &["logs"],
+        &["support-bundle", "-o", &file],
+        &["members"],
+        &["kubeconfig"],
+        &["token", "list"],
+        &["token", "create"],
+        &["operator", "list"],
+        &["operator", "add", &own],
+        &["user", "list"],
+        &["user", "create", "eve", "-o", &file],
+        &["node", "remove", WORKER],
+    ] {
         let ended = desk.ask(eve, words)?;
         ensure!(
             ended.code == Some(REFUSED) && ended.out.is_empty(),
@@ -272,6 +285,7 @@ fn strangers(desk: &Desk, ann: &Path, eve: &Path) -> Result<()> {
             ended.said
         );
     }
+    ensure!(!Path::new(&file).exists(), "a stranger got a file");
     followed.log.wait_for_text(&fingerprint(eve)?, LIMIT)
 }
 

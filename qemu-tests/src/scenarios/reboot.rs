@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use kubeboot::{paths, timeline::What};
 
+use super::{operators, workload};
 use crate::disk::{Var, differences};
 use crate::machine::{Volume, report};
 use crate::scenario::{Founded, ONE, Scenario, Stage, TO_READY, TO_SPEAK, stop};
@@ -67,8 +68,12 @@ fn frozen(stage: &mut Stage) -> Result<()> {
     let mut spec = stage.founder(&disk);
     spec.words.push("kubeboot.cluster.dns-domain=elsewhere.example".into());
     // A stick that is plugged in later.
-    let files =
-        [("user-data", "#cloud-config\nkubeboot:\n  name: from-a-stick\n"), ("meta-data", "instance-id: a-test\n")];
+    let stranger = operators::public(&operators::key(stage, "stranger")?)?;
+    let user_data = format!(
+        "#cloud-config\nssh_authorized_keys: [\"{stranger}\"]\nkubeboot:\n  name: from-a-stick\n  operator: \
+         [\"{stranger}\"]\n"
+    );
+    let files = [("user-data", user_data.as_str()), ("meta-data", "instance-id: a-test\n")];
     let stick = volumes::user_data(&stage.folder, Format::Vfat, "cidata", &files)?;
     spec.volumes.push(Volume::read_only(stick));
     let machine = stage.start(spec)?;
@@ -76,6 +81,8 @@ fn frozen(stage: &mut Stage) -> Result<()> {
     founded.machine.console().wait_for_text("cluster.dns-domain", Duration::from_secs(10))?;
     founded.machine.console().wait_for_text("\"from-a-stick\" is ignored", Duration::from_secs(10))?;
     ensure!(founded.node != "from-a-stick", "the node has another name");
+    let operators = workload::kubeboot(&founded.kubectl, None, &["operator", "list"])?;
+    ensure!(operators.contains("SHA256:") && !operators.contains("stranger"), "operators are: {operators}");
     let dns = ["get", "configmap", "-n", "kube-system", "coredns", "-o", "jsonpath={.data}"];
     let config = founded.kubectl.run(&dns)?;
     ensure!(config.contains("cluster.local") && !config.contains("elsewhere"), "CoreDNS is configured with {config}");

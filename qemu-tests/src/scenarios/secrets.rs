@@ -1,26 +1,43 @@
 //! What a node keeps to itself.
 
 use anyhow::{Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use kubeboot::kubernetes::encryption;
 use kubeboot::paths;
+use kubeboot::token::Joiner;
 
-use super::join::{Tokens, WORKER};
+use super::join::Tokens;
 use super::workload;
 use crate::kubectl::Kubectl;
 
-/// Files that everybody may read, as the pod that looks sees them, and what is in them.
-const BAITED: [&str; 3] = ["/host/etc/kubeboot-bait", "/host/run/kubeboot-bait", "/host/var/lib/kubeboot-bait"];
+/// Files that are to be found, as the pod that looks sees them, and what is in them.
+const BAITED: [&str; 6] = [
+    "/host/etc/kubeboot-bait",
+    "/host/run/kubeboot-bait",
+    "/host/var/lib/kubeboot-bait",
+    "/host/tmp/kubeboot-bait",
+    "/host/dev/shm/kubeboot-bait",
+    BAITED_LOG,
+];
+/// The one that only root may read.
+const BAITED_LOG: &str = "/host/var/log/kubeboot-bait";
 const BAIT: &str = "no-secret-but-to-be-found";
 
-/// Neither arguments of processes nor the journal nor files that everybody may read hold a token, a private key, or a key of
+/// Neither arguments of processes nor the journal nor other logs nor files that everybody may read hold a token, a private key, or a key of
 /// the mesh or of the encrypted Secrets. And no core dump is written, which would have them all.
 ///
 /// # Errors
 /// One was found, or the search saw too little to find any.
-pub(super) fn no_secret_stays(kubectl: &Kubectl, node: &str, tokens: &Tokens) -> Result<()> {
+pub(super) fn no_secret_stays(kubectl: &Kubectl, node: &str, role: Joiner, tokens: &Tokens) -> Result<()> {
     // units/sysctl.d has the kernel throw them away.
     let dumps = workload::on(kubectl, Some(node), &["cat", "/proc/sys/kernel/core_pattern"])?;
     ensure!(dumps.trim() == "|/bin/false", "{node} gives core dumps to: {dumps}");
+    let crash = "mkdir /run/crash && cd /run/crash && ulimit -c unlimited && \
+                 { sh -c 'kill -SEGV $$'; echo \"ended with $?\"; ls -A; rm -r /run/crash; } 2>&1";
+    let left = workload::on(kubectl, Some(node), &["sh", "-c", crash])?;
+    let left: Vec<&str> = left.lines().filter(|line| !line.contains("egmentation")).map(str::trim).collect();
+    ensure!(left == ["ended with 139"], "a program that crashed on {node} left: {left:?}");
     let journal = workload::on(kubectl, Some(node), &["journalctl", "--boot", "--no-pager", "--output=cat"])?;
     // Of the pod that the look above was made by: it sees the machine's processes, and its files below /host.
     let pod = format!("node-{node}");
@@ -28,18 +45,21 @@ pub(super) fn no_secret_stays(kubectl: &Kubectl, node: &str, tokens: &Tokens) ->
     ensure!(arguments.contains("kubelet") && journal.contains("kubelet"), "the search of {node} saw too little");
     let mut secrets: Vec<String> =
         tokens.secrets().into_iter().chain(["PRIVATE KEY-----"]).map(str::to_owned).collect();
-    secrets.extend(keys_of(kubectl, &pod)?);
+    secrets.extend(keys_of(kubectl, &pod, role)?);
     for secret in &secrets {
         ensure!(!arguments.contains(secret), "arguments of a process of {node} hold a secret");
         ensure!(!journal.contains(secret), "the journal of {node} holds a secret");
     }
-    // One look for all of them, and for what shows that it finds something.
-    let words: String = secrets.iter().map(|secret| format!(" -e '{secret}'")).collect();
+    // One look for all of them, and for what shows that it finds something; logs are for nobody, whoever may read them. What is
+    // sought for is not to be read in what the audit log keeps of this very look.
+    let words = BASE64.encode([&[BAIT.to_owned()], &secrets[..]].concat().join("\n"));
     let baited = BAITED.join(" ");
     let search = format!(
-        "for file in {baited}; do echo {BAIT} >$file && chmod 644 $file; done; \
-         find /host/etc /host/run /host/var -xdev -type f -perm -004 -size -2048k ! -path '*/pods/*' \
-         -exec grep -lF -e {BAIT}{words} {{}} + 2>/dev/null; rm {baited}"
+        "echo {words} | base64 -d >/dev/shm/words; \
+         for file in {baited}; do echo {BAIT} >$file && chmod 644 $file; done; chmod 600 {BAITED_LOG}; \
+         {{ find /host/etc /host/run /host/var /host/tmp /host/dev/shm -xdev -type f -perm -004 -size -2048k \
+         ! -path '*/kubelet/pods/*'; find /host/var/log -xdev -type f ! -path '*/journal/*'; }} | sort -u | \
+         xargs grep -lF -f /dev/shm/words 2>/dev/null; rm {baited} /dev/shm/words"
     );
     let found = kubectl.exec(&pod, &["sh", "-c", &search])?;
     let found: Vec<&str> = found.lines().map(str::trim).collect();
@@ -50,13 +70,13 @@ pub(super) fn no_secret_stays(kubectl: &Kubectl, node: &str, tokens: &Tokens) ->
     );
     // By whatever paths it was found: /etc is an overlay whose upper folder is seen, too.
     let others: Vec<&str> = found.into_iter().filter(|file| !file.ends_with("/kubeboot-bait")).collect();
-    ensure!(others.is_empty(), "a secret stands in files of {node} that everybody may read: {others:?}");
+    ensure!(others.is_empty(), "a secret stands in logs of {node} or in files that everybody may read: {others:?}");
     Ok(())
 }
 
 /// The keys of a node that are no PEM, as a text would show them: the mesh's in both common notations, and on a control plane
 /// the one that Secrets are encrypted with.
-fn keys_of(kubectl: &Kubectl, pod: &str) -> Result<Vec<String>> {
+fn keys_of(kubectl: &Kubectl, pod: &str, role: Joiner) -> Result<Vec<String>> {
     let mesh = format!("tail -c 32 /host{}", paths::MESH_KEY);
     let encryption = format!("sed -n 's/^ *secret: //p' /host{} 2>/dev/null; true", encryption::PATH);
     let mut keys = Vec::new();
@@ -67,7 +87,7 @@ fn keys_of(kubectl: &Kubectl, pod: &str) -> Result<Vec<String>> {
     }
     let of_secrets = kubectl.exec(pod, &["sh", "-c", &encryption])?;
     let of_secrets: Vec<&str> = of_secrets.lines().map(str::trim).collect();
-    let expected = usize::from(!pod.ends_with(WORKER));
+    let expected = usize::from(role == Joiner::ControlPlane);
     ensure!(
         of_secrets.len() == expected && of_secrets.iter().all(|key| key.len() == 44),
         "{pod} has {} keys of Secrets, expected {expected} of 44 characters",
