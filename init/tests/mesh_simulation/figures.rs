@@ -54,15 +54,15 @@ pub fn measure(seed: u64, nodes: usize) {
         world.run_until(world.now + SECOND / 2);
         assert!(world.now < joined + VIEW, "a full view within 45 s: {} have it", knowing(&world, nodes));
     }
-    println!("nodes                     {nodes}, seed {seed}, 1 % loss, joining within 30 s");
-    println!("full view everywhere      {:.1} s after the last join", seconds(world.now - joined));
-    println!("until then                {:.1} s of CPU in all", (cpu() - began).as_secs_f64());
+    println!("report: nodes                     {nodes}, seed {seed}, 1 % loss, joining within 30 s");
+    println!("report: full view everywhere      {:.1} s after the last join", seconds(world.now - joined));
+    println!("report: until then                {:.1} s of CPU in all", (cpu() - began).as_secs_f64());
     println!(
-        "sent until then           {} B a node by UDP, {} B by streams",
+        "report: sent until then           {} B a node by UDP, {} B by streams",
         world.sent_bytes / nodes as u64,
         world.stream_bytes / nodes as u64
     );
-    println!("wrongly down until then   {} statements", world.watch.downs.len());
+    println!("report: wrongly down until then   {} statements", world.watch.downs.len());
     steady(&mut world, nodes);
     crash(&mut world, nodes);
 }
@@ -77,17 +77,17 @@ fn steady(world: &mut World, nodes: usize) {
     let spent = (cpu() - began).as_secs_f64() * 1e6 / node_seconds;
     let each = |sum: u64| sum as f64 / node_seconds;
     println!(
-        "steady, 60 s              {:.2} packets, {:.0} B a node-second by UDP",
+        "report: steady, 60 s              {:.2} packets, {:.0} B a node-second by UDP",
         each(world.sent_packets - packets),
         each(world.sent_bytes - bytes)
     );
     let with_headers = each(world.sent_bytes - bytes + 28 * (world.sent_packets - packets));
-    println!("                          {with_headers:.0} B with IPv4 and UDP headers");
+    println!("report:                           {with_headers:.0} B with IPv4 and UDP headers");
     assert!(with_headers <= BYTES, "{with_headers:.0} B a node-second");
-    println!("                          {:.1} B a node-second by streams", each(world.stream_bytes - streams));
-    println!("                          {spent:.1} µs CPU a node-second, the simulator's own included");
+    println!("report:                           {:.1} B a node-second by streams", each(world.stream_bytes - streams));
+    println!("report:                           {spent:.1} µs CPU a node-second, the simulator's own included");
     assert!(spent <= CPU, "{spent:.1} µs CPU a node-second");
-    println!("wrongly down              {} statements at 1 % loss", world.watch.downs.len() - downs);
+    println!("report: wrongly down              {} statements at 1 % loss", world.watch.downs.len() - downs);
     assert_eq!(world.watch.downs.len(), downs, "no false removal at 1 % loss");
 }
 
@@ -114,5 +114,8 @@ fn known(world: &mut World, crashing: std::ops::Range<usize>, ids: &BTreeSet<Nod
         assert!(world.now < at + within, "{what} known everywhere within {:.0} s", seconds(within));
     }
     let wrong = world.watch.downs[downs..].iter().filter(|(_, _, id)| !ids.contains(id)).count();
-    println!("{what:<25} known everywhere after {:.1} s, {wrong} statements about others", seconds(world.now - at));
+    println!(
+        "report: {what:<25} known everywhere after {:.1} s, {wrong} statements about others",
+        seconds(world.now - at)
+    );
 }

@@ -109,7 +109,7 @@ pub(super) fn serves_workloads(stage: &mut Stage) -> Result<Founded> {
     let founded = stage.ready(machine)?;
     founded.kubectl.wait_for_pods("kube-system", TO_READY)?;
     workload::run(&founded)?;
-    says(&founded.machine.console().text(), &["[done]"])?;
+    says(&founded.machine.console().text(), &["[done]", "To add a machine:", "kubeboot.role=worker"])?;
     let expected = format!("v{}", stage.lab.kubernetes);
     let kubelet = ["get", "node", &founded.node, "-o", "jsonpath={.status.nodeInfo.kubeletVersion}"];
     let kubelet = founded.kubectl.run(&kubelet)?;

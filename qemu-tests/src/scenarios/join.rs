@@ -1,6 +1,6 @@
 //! Further machines, each made a node of the first one's cluster by its token.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use kubeboot::paths;
@@ -17,12 +17,20 @@ use crate::scenario::{Needs, ONE, Scenario, Stage, TO_READY, stop_all};
 use crate::wait::{Look, until};
 
 /// The scenarios of this file.
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "A worker joins with its token and serves workloads",
-    needs: Needs { machines: 2, ..ONE },
-    long: false,
-    run: a_worker_joins,
-}];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "A worker joins with its token and serves workloads",
+        needs: Needs { machines: 2, ..ONE },
+        long: false,
+        run: a_worker_joins,
+    },
+    Scenario {
+        name: "A cluster that was off until its nodes had no certificate left comes back by itself",
+        needs: Needs { machines: 2, ..ONE },
+        long: true,
+        run: a_cluster_comes_back,
+    },
+];
 
 const LIMIT: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_secs(2);
@@ -55,6 +63,7 @@ fn a_worker_joins(stage: &mut Stage) -> Result<()> {
             admitted(&*worker)? * 1000.0
         );
         use_both(kubectl)?;
+        a_watch_outlives_the_agent(kubectl)?;
         attacks::pods_are_kept_from_enrolment(kubectl)?;
         tokens_are_made_and_revoked(kubectl)
     });
@@ -70,6 +79,47 @@ fn a_worker_joins(stage: &mut Stage) -> Result<()> {
         .with_context(|| crate::transcript::last_lines(&worker.console().text(), 30))?;
     await_node(kubectl, WORKER, &*worker)?;
     certificates_are_renewed_in_time(kubectl).inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
+    stop_all([&mut *worker, &mut *founded.machine])
+}
+
+/// How long the cluster is off: its nodes' certificates and its tokens end sooner, the kubeconfig from before does not.
+const OFF: Duration = Duration::from_secs(25 * 24 * 60 * 60);
+
+fn a_cluster_comes_back(stage: &mut Stage) -> Result<()> {
+    let tokens = Tokens::new(stage);
+    let images = founder::images(stage)?;
+    let (mut spec, mut worker_spec) = (founder_of(stage, &tokens, &images)?, worker_of(stage, &tokens, &images)?);
+    let machine = stage.start(spec.clone())?;
+    let mut worker = stage.start(worker_spec.clone())?;
+    let mut founded = stage.ready(machine)?;
+    let kubectl = &founded.kubectl;
+    await_node(kubectl, WORKER, &*worker)?;
+    kubectl.wait_for("the default service account", LIMIT, &["get", "serviceaccount", "default"], |_| true)?;
+    kubectl.apply(&pods())?;
+    kubectl.wait_for_pods("default", LIMIT)?;
+    let before = [boot_of(kubectl, FOUNDER)?, boot_of(kubectl, WORKER)?];
+    worker.cut_power()?;
+    founded.machine.cut_power()?;
+    let later = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")? + OFF;
+    for spec in [&mut spec, &mut worker_spec] {
+        spec.words.push(format!("systemd.clock_usec={}", later.as_micros()));
+        spec.credentials.retain(|(name, _)| name != "kubeboot.token");
+    }
+    founded.machine = stage.start(spec)?;
+    worker = stage.start(worker_spec)?;
+    for ((node, before), machine) in [FOUNDER, WORKER].iter().zip(&before).zip([&*founded.machine, &*worker]) {
+        kubectl
+            .wait_for(&format!("the next boot of {node}"), TO_READY, &["get", "node", node, "-o", BOOT], |boot| {
+                !boot.is_empty() && boot != before
+            })
+            .and_then(|_| await_node(kubectl, node, machine))
+            .with_context(|| crate::transcript::last_lines(&machine.console().text(), 30))
+            .inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
+    }
+    let now = workload::on(kubectl, Some(WORKER), &["date", "+%s"])?;
+    let now: u64 = now.trim().parse().with_context(|| format!("the worker's clock says {now}"))?;
+    ensure!(now >= later.as_secs(), "the worker's clock was not set: it says {now}");
+    use_both(kubectl).inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
     stop_all([&mut *worker, &mut *founded.machine])
 }
 
@@ -207,6 +257,33 @@ pub(super) fn use_both(kubectl: &Kubectl) -> Result<()> {
     let server = &view["servers"][0];
     ensure!(server["address"] == expected.as_str() && server["health"] == "healthy", "the balancer thinks: {view}");
     Ok(())
+}
+
+/// What is seen of the worker's node, through the balancer there, and by which process.
+const WATCHED: &str = "/run/watched";
+
+/// The balancer is a process of its own: who watches through it does not notice that the agent starts again.
+fn a_watch_outlives_the_agent(kubectl: &Kubectl) -> Result<()> {
+    let on = |command: &str| workload::on(kubectl, Some(WORKER), &["sh", "-c", command]);
+    let watch = format!("/run/kubeboot/slot/bin/kubectl get node {WORKER} --watch --output=name");
+    let watch = format!("setsid {watch} </dev/null >{WATCHED} 2>&1 & echo $! >{WATCHED}.pid");
+    on(&format!("export KUBECONFIG=/etc/kubernetes/kubelet.conf; {watch}"))?;
+    let seen = |more_than: usize| {
+        until("the watch to see the node", LIMIT, PAUSE, || match on(&format!("cat {WATCHED}")) {
+            Ok(lines) if lines.lines().count() > more_than => Look::Holds(lines.lines().count()),
+            Ok(lines) => Look::NotYet(lines),
+            Err(error) => Look::NotYet(format!("{error:#}")),
+        })
+    };
+    seen(0)?;
+    on("systemctl restart kubeboot-agent.service")?;
+    let before = on(&format!("wc -l <{WATCHED}"))?;
+    let before = before.trim().parse().with_context(|| format!("wc said {before}"))?;
+    kubectl.run(&["label", "node", WORKER, "watched=yes"])?;
+    seen(before)?;
+    on(&format!("kill $(cat {WATCHED}.pid) && rm {WATCHED} {WATCHED}.pid"))
+        .context("the watch ended when the agent was started again")
+        .map(drop)
 }
 
 /// On the control plane: a token is made, listed by kubeboot and kubectl without its secret, and revoked.
