@@ -45,12 +45,15 @@ pub fn read(root: &Root) -> Result<Validated, Vec<Problem>> {
     validate(parse(&gather(root)))
 }
 
-/// The same of what only who controls the machine's boot can say: the kernel command line and credentials.
+/// The same without what may come on a volume: of the kernel command line, credentials and the image, or without the last where
+/// that has the mistake.
 ///
 /// # Errors
 /// As [`read`].
-pub fn of_who_boots(root: &Root) -> Result<Validated, Vec<Problem>> {
-    validate(parse(&of_the_boot(root)))
+pub fn without_volumes(root: &Root) -> Result<Validated, Vec<Problem>> {
+    let mut gathered = of_the_boot(root);
+    gathered.baked = optional(&mut gathered, Source::Baked, &root.path(paths::BAKED));
+    validate(parse(&gathered)).or_else(|_| validate(parse(&of_the_boot(root))))
 }
 
 /// What `kubeboot.reset=` orders: from the kernel command line and credentials only.

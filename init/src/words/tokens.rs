@@ -84,7 +84,8 @@ impl Set {
         );
         if join.is_none() {
             out.push_str(
-                "The others find it on their network. If it will be on another one, say where: --join ADDRESS\n",
+                "The others find it on their network. On another one they have to be told where it will be reached:\n\
+                 kubeboot.join=ADDRESS, in user-data join: [\"ADDRESS\"]\n",
             );
         }
         out.push_str(&format!(

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use kubeboot::certificates::profile;
 use kubeboot::paths;
 use kubeboot::timeline::What;
 use kubeboot::token::{Joiner, Seed};
@@ -84,6 +85,7 @@ fn a_worker_joins(stage: &mut Stage) -> Result<()> {
 
 /// How long the cluster is off: its nodes' certificates and its tokens end sooner, the kubeconfig from before does not.
 const OFF: Duration = Duration::from_secs(25 * 24 * 60 * 60);
+const _: () = assert!(OFF.as_secs() > profile::NODE);
 
 fn a_cluster_comes_back(stage: &mut Stage) -> Result<()> {
     let tokens = Tokens::new(stage);

@@ -68,6 +68,8 @@ fn frozen(stage: &mut Stage) -> Result<()> {
     let mut spec = stage.founder(&disk);
     spec.words.push("kubeboot.cluster.dns-domain=elsewhere.example".into());
     // A stick that is plugged in later.
+    // What the settings name is frozen; the command line would come before a stick.
+    spec.words.retain(|word| !word.starts_with("kubeboot.operator="));
     let stranger = operators::public(&operators::key(stage, "stranger")?)?;
     let user_data = format!(
         "#cloud-config\nssh_authorized_keys: [\"{stranger}\"]\nkubeboot:\n  name: from-a-stick\n  operator: \

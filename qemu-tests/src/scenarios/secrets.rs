@@ -58,8 +58,8 @@ pub(super) fn no_secret_stays(kubectl: &Kubectl, node: &str, role: Joiner, token
         "echo {words} | base64 -d >/dev/shm/words; \
          for file in {baited}; do head -n 1 /dev/shm/words >$file && chmod 644 $file; done; chmod 600 {BAITED_LOG}; \
          {{ find /host/etc /host/run /host/var /host/tmp /host/dev/shm -xdev -type f -perm -004 -size -2048k \
-         ! -path '*/kubelet/pods/*'; find /host/var/log -xdev -type f ! -path '*/journal/*'; }} | sort -u | \
-         xargs grep -lF -f /dev/shm/words 2>/dev/null; rm {baited} /dev/shm/words"
+         ! -path '*/kubelet/pods/*' -print0; find /host/var/log -xdev -type f ! -path '*/journal/*' -print0; }} | \
+         sort -zu | xargs -0 grep -lF -f /dev/shm/words 2>/dev/null; rm {baited} /dev/shm/words"
     );
     let found = kubectl.exec(&pod, &["sh", "-c", &search])?;
     let found: Vec<&str> = found.lines().map(str::trim).collect();

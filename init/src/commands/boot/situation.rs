@@ -85,10 +85,13 @@ pub fn in_force(root: &Root, told: &mut Told) -> Result<InForce, Stop> {
         }
         Err(problems) => {
             problems.iter().for_each(|problem| told.note(&format!("ignored: {problem}")));
-            // Nor does it take effect away from what only who controls the machine's boot says.
-            sources::of_who_boots(root).map_or_else(|_| kept.settings.clone(), |now| kept.in_force(&now))
+            kept.settings.clone()
         }
     };
+    // Nor does a volume take effect away from what only who controls the machine's boot says.
+    if let Ok(now) = sources::without_volumes(root) {
+        settings = kept.in_force(&now);
+    }
     kept::apply(root, &mut settings);
     Ok(InForce { frozen: kept, settings, token: None, node: true })
 }
@@ -451,19 +454,20 @@ mod tests {
         let key = |name: &str| format!("{} {name}", crate::operators::tests::public_line(7, "").trim());
         let settings = Settings { role: Some(Role::Init), operator: vec![key("lost")], ..Settings::default() };
         let frozen = Frozen { format: 1, settings, origins: Default::default() };
-        for (path, text) in [
-            (paths::FROZEN, frozen.text()),
-            ("/proc/cmdline", format!("kubeboot.operator=\"{}\"", key("new"))),
-            (paths::BAKED, "no = such key".to_owned()),
-        ] {
+        let write = |path: &str, text: String| {
             let path = root.path(path);
             let missing: Vec<_> = path.ancestors().skip(1).take_while(|folder| !files::exists(folder)).collect();
             missing.iter().rev().for_each(|folder| files::make_folder(folder, 0o755).unwrap());
             files::write_volatile(&path, text.as_bytes(), 0o600).unwrap();
-        }
-        let mut told = Told::nobody("plan");
+        };
+        let operator = || in_force(&root, &mut Told::nobody("plan")).unwrap().settings.operator;
+        write(paths::FROZEN, frozen.text());
+        write(paths::BAKED, format!("operator = [\"{}\"]", key("baked")));
+        assert_eq!(operator(), [key("baked")]);
+        write("/proc/cmdline", format!("kubeboot.operator=\"{}\"", key("new")));
+        write(paths::BAKED, "no = such key".to_owned());
         assert!(sources::read(&root).is_err());
-        assert_eq!(in_force(&root, &mut told).unwrap().settings.operator, [key("new")]);
+        assert_eq!(operator(), [key("new")]);
     }
 
     #[test]

@@ -255,23 +255,24 @@ impl Desk {
         };
         let all = self.operators().map_err(failed)?;
         let count = all.len();
-        let Some((line, _)) = all.into_iter().find(|(line, _)| is_meant(line)) else {
-            // The settings of a control plane may name it that has not put it on record yet.
-            if let Ok(line) = OperatorLine::parse(key)
-                && self.people.set_operator(&line, false, &who.name, now).map_err(failed)?
-            {
-                return output::value(sink, &json!({"fingerprint": line.fingerprint(), "left": count}));
-            }
-            let why = "there is no such operator";
-            return Err(Trouble::new(Exit::Failure, what, why, "see who there is: kubeboot operator list").into());
-        };
-        if count == 1 && !last {
+        let found = all.into_iter().map(|(line, _)| line).find(is_meant);
+        if found.is_some() && count == 1 && !last {
             return Err(is_last().into());
         }
-        self.people.set_operator(&line, false, &who.name, now).map_err(failed)?;
+        // The settings of a control plane may name one that is not on record yet.
+        let meant = found.or_else(|| OperatorLine::parse(key).ok());
+        let removed = match &meant {
+            Some(line) => self.people.set_operator(line, false, &who.name, now).map_err(failed)?,
+            None => false,
+        };
+        let Some(line) = meant.filter(|_| removed) else {
+            let why = "there is no such operator";
+            let fix = "see who there is: kubeboot operator list; who is not listed can be removed by the whole key";
+            return Err(Trouble::new(Exit::Failure, what, why, fix).into());
+        };
         // Looked at afterwards too, so that of two who remove each other's key at once at least one gives it back.
         let left = self.operators().map_err(failed)?;
-        if left.is_empty() && !last {
+        if left.is_empty() && count > 0 && !last {
             self.people.set_operator(&line, true, &who.name, now).map_err(|why| {
                 failed(why).leaving(format!("{} is removed, and nobody is left.", line.fingerprint()))
             })?;
