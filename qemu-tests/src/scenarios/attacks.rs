@@ -48,6 +48,7 @@ fn attacks_fail(stage: &mut Stage) -> Result<()> {
         .and_then(|()| pods_are_kept_from_every_node(kubectl))
         .and_then(|()| no_service_leads_to_enrolment(kubectl))
         .and_then(|()| no_pod_sends_past_the_rules(kubectl))
+        .and_then(|()| containers_start_as_containerd_would_have_them(kubectl))
         .and_then(|()| no_token_is_a_credential_of_kubernetes(kubectl, &tokens))
         .and_then(|()| by_requests(kubectl))
         .inspect_err(|_| kubectl.describe(&stage.folder.join("cluster.log")))?;
@@ -211,6 +212,31 @@ fn no_pod_sends_past_the_rules(kubectl: &Kubectl) -> Result<()> {
         }
         ask(&format!("node-{node}"), &link).context("a privileged pod could not ask, so the refusals say nothing")?;
     }
+    Ok(())
+}
+
+/// What containers start from is what the release's own containerd would take, but for the right that they are to lack, and for
+/// what the kubelet names for each pod.
+///
+/// # Errors
+/// It is not: containerd has changed its own.
+fn containers_start_as_containerd_would_have_them(kubectl: &Kubectl) -> Result<()> {
+    let shown = |command: &[&str]| -> Result<Value> {
+        let text = workload::on(kubectl, Some(WORKER), command)?;
+        serde_json::from_str(&text).with_context(|| format!("{command:?} said: {text}"))
+    };
+    let ours = shown(&["cat", kubeboot::kubernetes::containerd::BASE_SPEC])?;
+    let mut theirs = shown(&["/run/kubeboot/slot/bin/ctr", "oci", "spec"])?;
+    for of_each_pod in ["maskedPaths", "readonlyPaths", "cgroupsPath"] {
+        theirs["linux"].as_object_mut().context("it is of Linux")?.remove(of_each_pod);
+    }
+    let process = theirs["process"].as_object_mut().context("it has a process")?;
+    process.remove("rlimits");
+    let sets = process.get_mut("capabilities").and_then(Value::as_object_mut).context("it has capabilities")?;
+    for set in sets.values_mut().filter_map(Value::as_array_mut) {
+        set.retain(|capability| capability != "CAP_NET_RAW");
+    }
+    ensure!(ours == theirs, "containers start from {ours}, and containerd's own is {theirs}");
     Ok(())
 }
 
